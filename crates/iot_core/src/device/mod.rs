@@ -1,0 +1,5 @@
+//! Devices.
+
+mod lifecycle;
+
+pub use lifecycle::{DeviceStatus, UnknownDeviceStatus};

@@ -1,0 +1,13 @@
+//! What happens to a reading on its way in: accepted or refused, calibrated, judged, named.
+
+mod acceptance;
+mod calibration;
+mod calibration_error;
+mod identifier;
+mod quality;
+
+pub use acceptance::{MAXIMUM_LEAD, TimeRejection, TimeVerdict, ValueRejection, accept_time, accept_value};
+pub use calibration::{Calibrated, Calibration};
+pub use calibration_error::CalibrationError;
+pub use identifier::DataIdGenerator;
+pub use quality::{DataQuality, PhysicalRange, QualityFlags, assess};
