@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Tests from outside: real clusters, psql, pg_dump, crashes (tests/*.py), on the extension as a user would install it.
+# PROFILE=dev builds faster while you write them; ARGS goes to pytest (ARGS='-k dump').
+. "$(dirname "$0")/lib.sh"
+choose_postgres
+
+"$PROJECT/scripts/install_private.sh"
+IOT_PG_CONFIG=$(private_pg_config run)
+export IOT_PG_CONFIG
+say "pytest"
+# shellcheck disable=SC2086 # ARGS are words
+exec "$TOOLING/venv/bin/python" -m pytest -q tests --ignore tests/house tests/house/test_install_script.py ${ARGS:-}
