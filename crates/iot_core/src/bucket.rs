@@ -48,13 +48,13 @@ impl BucketWidth {
     }
 }
 
-/// Start of the bucket that holds `at`: the greatest `origin` + n × `width`, n any integer, that is not after `at`.
+/// Start of the bucket that holds `at`: the latest `origin` + n × `width`, n any integer, not after `at`.
 ///
 /// Without an origin, [`FIXED_ORIGIN`] or [`MONTH_ORIGIN`] is used. An infinite `at` is returned unchanged.
 ///
 /// # Errors
-/// When the width is not positive, the origin is infinite or (for months) on day 29, 30 or 31, or the start lies
-/// outside the range of `timestamptz`.
+/// When the width is not positive, the origin is infinite or (for months) on day 29, 30 or 31, or the start
+/// lies outside the range of `timestamptz`.
 pub fn bucket_start(
     width: BucketWidth,
     at: Timestamp,
@@ -390,47 +390,37 @@ mod tests {
 
     #[test]
     fn messages_name_the_values() {
-        for (error, message) in [
-            (
-                BucketError::MixedUnits {
-                    months: 1,
-                    days: 2,
-                    micros: 3,
-                },
-                "bucket width mixes months with days or time: 1 months, 2 days, 3 microseconds",
-            ),
-            (
-                BucketError::NotPositive(BucketWidth::Micros(-5)),
-                "bucket width must be greater than zero, not -5 microseconds",
-            ),
-            (
-                BucketError::NotPositive(BucketWidth::Months(-1)),
-                "bucket width must be greater than zero, not -1 months",
-            ),
-            (
-                BucketError::TooWide {
-                    days: 200_000_000,
-                    micros: 0,
-                },
-                "bucket width is out of range: 200000000 days, 0 microseconds",
-            ),
-            (BucketError::InfiniteOrigin, "bucket origin must not be infinite"),
-            (
-                BucketError::OriginDay {
-                    origin: day(2026, 1, 31),
-                    day: 31,
-                },
-                "bucket origin 2026-01-31 00:00:00+00 is on day 31, which not every month has",
-            ),
-            (
-                BucketError::OutOfRange {
-                    at: Timestamp::EARLIEST,
-                },
-                "bucket of 4714-11-24 00:00:00+00 BC is outside the range of timestamptz",
-            ),
-        ] {
-            assert_eq!(error.to_string(), message);
-            assert!(error.hint().ends_with('.'));
-        }
+        let errors = [
+            BucketError::MixedUnits {
+                months: 1,
+                days: 2,
+                micros: 3,
+            },
+            BucketError::NotPositive(BucketWidth::Micros(-5)),
+            BucketError::NotPositive(BucketWidth::Months(-1)),
+            BucketError::TooWide {
+                days: 200_000_000,
+                micros: 0,
+            },
+            BucketError::InfiniteOrigin,
+            BucketError::OriginDay {
+                origin: day(2026, 1, 31),
+                day: 31,
+            },
+            BucketError::OutOfRange {
+                at: Timestamp::EARLIEST,
+            },
+        ];
+        assert!(errors.iter().all(|error| error.hint().ends_with('.')));
+        let messages = [
+            "bucket width mixes months with days or time: 1 months, 2 days, 3 microseconds",
+            "bucket width must be greater than zero, not -5 microseconds",
+            "bucket width must be greater than zero, not -1 months",
+            "bucket width is out of range: 200000000 days, 0 microseconds",
+            "bucket origin must not be infinite",
+            "bucket origin 2026-01-31 00:00:00+00 is on day 31, which not every month has",
+            "bucket of 4714-11-24 00:00:00+00 BC is outside the range of timestamptz",
+        ];
+        assert_eq!(errors.map(|error| error.to_string()), messages);
     }
 }

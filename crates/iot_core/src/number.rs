@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Displays the shortest digits that read back as the same number, with an exponent where plain digits would be a
-/// long run of zeros: from 1e15 on, and below 1e-5.
+/// Displays the shortest digits that read back as the same number, with an exponent where plain digits would
+/// be a long run of zeros: from 1e15 on, and below 1e-5.
 pub(crate) struct Shortest(pub f64);
 
 impl fmt::Display for Shortest {

@@ -32,7 +32,7 @@ impl Timestamp {
         self != Self::NEGATIVE_INFINITY && self != Self::INFINITY
     }
 
-    /// The time `micros` later. Infinity stays infinity; `None` when the result leaves the range of `timestamptz`.
+    /// The time `micros` later. Infinity stays infinity; `None` outside the range of `timestamptz`.
     pub fn checked_add(self, micros: i64) -> Option<Self> {
         if !self.is_finite() {
             return Some(self);
@@ -64,7 +64,7 @@ impl Timestamp {
         TimeOfDay(self.0.rem_euclid(MICROS_PER_DAY))
     }
 
-    /// The `timestamptz` literal in UTC, such as `2026-11-01 00:00:00+00`; six decimals when there is a fraction.
+    /// The `timestamptz` literal in UTC, such as `2026-11-01 00:00:00+00`; six decimals if any.
     pub fn to_utc_literal(self) -> String {
         match self {
             Self::NEGATIVE_INFINITY => return "-infinity".to_owned(),
@@ -108,7 +108,7 @@ impl TimeOfDay {
         (micros <= MICROS_PER_DAY).then_some(Self(micros))
     }
 
-    /// Whether this time lies between `start` and `end`, both inclusive. A start after the end means overnight.
+    /// Whether this time lies between `start` and `end`, both inclusive. Start after end means overnight.
     pub fn is_within(self, start: Self, end: Self) -> bool {
         if start <= end {
             start <= self && self <= end
@@ -174,8 +174,8 @@ const DAYS_FROM_MARCH_OF_YEAR_0: i64 = 730_425;
 /// Days in 400 years, after which the Gregorian calendar repeats itself.
 const DAYS_PER_ERA: i64 = 146_097;
 
-/// Days since 2000-01-01. Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years run from March to
-/// February, so that the leap day is the last of its year.
+/// Days since 2000-01-01. Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years run from March
+/// to February, so that the leap day is the last of its year.
 fn days_from_civil(date: CivilDate) -> i64 {
     let month = i64::from(date.month);
     let year = i64::from(date.year) - i64::from(month <= 2);

@@ -80,12 +80,13 @@ proptest! {
     }
 
     #[test]
-    fn buckets_keep_the_order_of_time(width in width(), one in timestamp(), other in timestamp(), origin in origin()) {
-        let (early, late) = (one.min(other), one.max(other));
-        prop_assert!(bucket_start(width, early, origin).unwrap() <= bucket_start(width, late, origin).unwrap());
+    fn buckets_keep_the_order_of_time(width in width(), times in [timestamp(), timestamp()], origin in origin()) {
+        let start = |at| bucket_start(width, at, origin).unwrap();
+        let [one, other] = times;
+        prop_assert!(start(one.min(other)) <= start(one.max(other)));
     }
 
-    /// Nothing lies between a bucket and the next: the last microsecond before a start belongs to another bucket.
+    /// The last microsecond before a start belongs to another bucket.
     #[test]
     fn buckets_meet(width in width(), at in timestamp(), origin in origin()) {
         let start = bucket_start(width, at, origin).unwrap();
@@ -117,7 +118,7 @@ proptest! {
         let first_days = first_days();
         let at = first_days[0] + at;
         let width = usize::try_from(months).unwrap();
-        // Starts are the months whose distance from January 2000, the 1200th of the list, divides by the width.
+        // Starts are the months whose distance from January 2000, number 1200, divides by the width.
         let expected = (0..first_days.len())
             .filter(|month| month.abs_diff(1200).is_multiple_of(width) && first_days[*month] <= at)
             .map(|month| Timestamp(first_days[month]))
@@ -141,7 +142,10 @@ proptest! {
 
     #[test]
     fn no_input_panics(
-        width in prop_oneof![any::<i64>().prop_map(BucketWidth::Micros), any::<i32>().prop_map(BucketWidth::Months)],
+        width in prop_oneof![
+            any::<i64>().prop_map(BucketWidth::Micros),
+            any::<i32>().prop_map(BucketWidth::Months),
+        ],
         interval in any::<(i32, i32, i64)>(),
         at in any::<i64>(),
         origin in proptest::option::of(any::<i64>()),

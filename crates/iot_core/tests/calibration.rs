@@ -50,8 +50,8 @@ fn assert_close(found: f64, expected: f64, scale: f64) -> Result<(), TestCaseErr
 proptest! {
     #[test]
     fn straight(multiplier in number(), offset in number(), raw in number()) {
-        let calibration = Calibration::from_json(&json!({"multiplier": multiplier, "offset": offset})).unwrap();
-        let calibrated = calibration.apply(raw).unwrap();
+        let json = json!({"multiplier": multiplier, "offset": offset});
+        let calibrated = Calibration::from_json(&json).unwrap().apply(raw).unwrap();
         prop_assert_eq!(calibrated.value, raw * multiplier + offset);
         prop_assert!(!calibrated.extrapolated);
     }
@@ -68,9 +68,9 @@ proptest! {
     fn polynomial(coefficients in proptest::collection::vec(-1e3..1e3, 1..8_usize), raw in -10.0..10.0) {
         let coefficients: Vec<f64> = coefficients;
         let calibration = Calibration::from_json(&json!({"polynomial": coefficients})).unwrap();
-        let powers = || (0_i32..).map(|power| f64::powi(raw, power));
-        let naive: f64 = coefficients.iter().zip(powers()).map(|(coefficient, power)| coefficient * power).sum();
-        let scale = coefficients.iter().zip(powers()).map(|(coefficient, power)| (coefficient * power).abs()).sum();
+        let terms = || (0_i32..).zip(&coefficients).map(|(power, coefficient)| coefficient * f64::powi(raw, power));
+        let naive: f64 = terms().sum();
+        let scale = terms().map(f64::abs).sum();
         assert_close(calibration.apply(raw).unwrap().value, naive, scale)?;
     }
 

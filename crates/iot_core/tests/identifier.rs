@@ -43,7 +43,8 @@ proptest! {
     fn a_fresh_generator_shows_the_time(now in 0..(1_i64 << 48) * 1000, random in any::<[u8; 8]>()) {
         let id = u128::from_be_bytes(DataIdGenerator::default().next(now, random));
         let micros = (id >> 80) * 1000 + (id >> 64 & 0xFFF) * 1000 / 4096;
-        prop_assert!(i128::try_from(micros).is_ok_and(|micros| (0..=1).contains(&(i128::from(now) - micros))));
+        // The fraction is rounded down, and so is the way back.
+        prop_assert!(micros.abs_diff(u128::from(now.unsigned_abs())) <= 1);
         prop_assert_eq!(id & ((1 << 62) - 1), u128::from(u64::from_be_bytes(random) >> 2));
     }
 

@@ -29,8 +29,8 @@ fn time() -> impl Strategy<Value = Timestamp> {
     (0..TWENTY_YEARS).prop_map(|micros| Timestamp(first_of_2020().0 + micros))
 }
 
-/// Partitions that do not overlap, in any order, of any lengths, cut at whole hours or anywhere, within the first
-/// months of 2020.
+/// Partitions that do not overlap, in any order, of any lengths, cut at whole hours or anywhere, within the
+/// first months of 2020.
 fn existing() -> impl Strategy<Value = Vec<PartitionRange>> {
     let bound = prop_oneof![
         0..100 * MICROS_PER_DAY,
@@ -137,7 +137,12 @@ fn twenty_years_of_maintenance_with_changing_intervals() {
 
 proptest! {
     #[test]
-    fn a_plan_fills_the_gaps(existing in existing(), interval in interval(), day in 0..100_i64, premake in 0..30_u32) {
+    fn a_plan_fills_the_gaps(
+        existing in existing(),
+        interval in interval(),
+        day in 0..100_i64,
+        premake in 0..30_u32,
+    ) {
         let now = Timestamp(first_of_2020().0 + day * MICROS_PER_DAY);
         let planned = plan(&existing, interval, now, premake);
         let first = interval.range_containing(now).unwrap();
@@ -170,8 +175,10 @@ proptest! {
                 let wanted = interval.range_containing(at).unwrap();
                 prop_assert!(wanted.start <= range.start && range.end <= wanted.end);
                 // It is the whole gap: it cannot be made longer within the grid.
-                prop_assert!(range.start == wanted.start || existing.iter().any(|other| other.end == range.start));
-                prop_assert!(range.end == wanted.end || existing.iter().any(|other| other.start == range.end));
+                let ends_at = |at| existing.iter().any(|other| other.end == at);
+                let starts_at = |at| existing.iter().any(|other| other.start == at);
+                prop_assert!(range.start == wanted.start || ends_at(range.start));
+                prop_assert!(range.end == wanted.end || starts_at(range.end));
                 let all = sorted_without_overlap([existing, vec![range]].concat());
                 prop_assert_eq!(range_for(&all, interval, at), None);
             }
@@ -193,7 +200,8 @@ proptest! {
     ) {
         let existing: Vec<_> = bounds
             .into_iter()
-            .map(|(start, end)| PartitionRange { start: Timestamp(start.min(end)), end: Timestamp(start.max(end)) })
+            .map(|(one, other)| (Timestamp(one.min(other)), Timestamp(one.max(other))))
+            .map(|(start, end)| PartitionRange { start, end })
             .collect();
         for interval in INTERVALS {
             for range in plan(&existing, interval, Timestamp(at), premake) {

@@ -55,7 +55,10 @@ proptest! {
     }
 
     #[test]
-    fn merged_parts_equal_the_whole(values in readings(), cuts in proptest::collection::vec(0..200_usize, 0..6)) {
+    fn merged_parts_equal_the_whole(
+        values in readings(),
+        cuts in proptest::collection::vec(0..200_usize, 0..6),
+    ) {
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(values.len())).collect();
         cuts.extend([0, values.len()]);
         cuts.sort_unstable();
@@ -74,7 +77,10 @@ proptest! {
     }
 
     #[test]
-    fn no_finite_numbers_make_nan(values in proptest::collection::vec(any::<f64>(), 0..50), value in any::<f64>()) {
+    fn no_finite_numbers_make_nan(
+        values in proptest::collection::vec(any::<f64>(), 0..50),
+        value in any::<f64>(),
+    ) {
         let finite = values.iter().copied().filter(|value| value.is_finite());
         let (left, right) = finite.clone().partition::<Vec<_>, _>(|value| value.to_bits() % 2 == 0);
         let merged = left.into_iter().collect::<Moments>().merge(right.into_iter().collect());

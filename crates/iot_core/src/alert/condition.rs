@@ -8,8 +8,8 @@ use crate::time::TimeOfDay;
 
 /// The conditions of a rule, checked once and ready to be evaluated against any number of readings.
 ///
-/// What only the shell can decide (jsonb containment, clocks in time zones) stands in two tables, to which the
-/// conditions refer by index.
+/// What only the shell can decide (jsonb containment, clocks in time zones) stands in two tables, to which
+/// the conditions refer by index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CompiledCondition {
     pub(super) root: Node,
@@ -18,8 +18,8 @@ pub struct CompiledCondition {
     pub(super) uses_default_zone: bool,
 }
 
-/// One condition, in the order in which the members of an object are evaluated: comparisons before time windows before
-/// metadata before groups, so that the cheap ones decide first.
+/// One condition, in the order in which the members of an object are evaluated: comparisons before time
+/// windows before metadata before groups, so that the cheap ones decide first.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
     ThresholdHigh(f64),
@@ -48,11 +48,11 @@ impl CompiledCondition {
     /// Compiles a JSON object, all of whose keys must hold:
     ///
     /// - `threshold_high`: the value is greater than the number. `threshold_low`: it is less.
-    /// - `between`: the value lies in `[low, high]` or `{"low": …, "high": …}`, inclusive. `outside`: it does not.
-    /// - `time_window`: `{"start": "HH:MM", "end": "HH:MM", "timezone": …}`, inclusive. A start after the end means
-    ///   overnight; without a zone, the default zone counts.
+    /// - `between`: the value lies in `[low, high]` or `{"low": …, "high": …}`, inclusive. `outside`: not so.
+    /// - `time_window`: `{"start": "HH:MM", "end": "HH:MM", "timezone": …}`, inclusive. A start after the end
+    ///   means overnight; without a zone, the default zone counts.
     /// - `metadata_check`: the reading's metadata contain this object or array, as jsonb `@>` decides.
-    /// - `and`, `or`: all or any of a non-empty array of condition objects. `not`: a condition object that must fail.
+    /// - `and`, `or`: all or any of a non-empty array of condition objects. `not`: an object that must fail.
     ///
     /// Numbers may also be JSON strings. The empty object, which always holds, is allowed at the top only.
     ///

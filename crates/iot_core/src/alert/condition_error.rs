@@ -112,15 +112,12 @@ impl ConditionError {
 
 impl fmt::Display for ConditionError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let ConditionProblem::UnknownKey { .. } = self.problem {
-            return write!(formatter, "unknown key \"{}\" in rule conditions", self.path);
-        }
         match self.path.as_str() {
             "" => formatter.write_str("rule conditions ")?,
             path => write!(formatter, "rule condition \"{path}\" ")?,
         }
         match &self.problem {
-            ConditionProblem::UnknownKey { .. } => Ok(()),
+            ConditionProblem::UnknownKey { .. } => formatter.write_str("is unknown"),
             ConditionProblem::MissingKey { key } => write!(formatter, "must have the key \"{key}\""),
             ConditionProblem::Malformed { expected, found } => {
                 write!(formatter, "must be {}, not {found}", expected.description())
@@ -142,3 +139,132 @@ impl fmt::Display for ConditionError {
 }
 
 impl std::error::Error for ConditionError {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::parse::parse;
+
+    #[test]
+    fn malformed_conditions_name_path_and_value() {
+        for (json, message) in [
+            (json!(7), "rule conditions must be a condition object, not 7"),
+            (
+                json!({"treshold_high": 1}),
+                "rule condition \"treshold_high\" is unknown",
+            ),
+            (
+                json!({"or": [{"threshold_low": 1}, {"threshold_high": "warm"}]}),
+                "rule condition \"or[1].threshold_high\" must be a finite number, not \"warm\"",
+            ),
+            (
+                json!({"threshold_low": null}),
+                "rule condition \"threshold_low\" must be a finite number, not null",
+            ),
+            (
+                json!({"threshold_low": "-inf"}),
+                "rule condition \"threshold_low\" must be a finite number, not \"-inf\"",
+            ),
+            (
+                json!({"not": {"and": [{"x": 1}]}}),
+                "rule condition \"not.and[0].x\" is unknown",
+            ),
+            (
+                json!({"not": []}),
+                "rule condition \"not\" must be a condition object, not []",
+            ),
+            (
+                json!({"not": {}}),
+                "rule condition \"not\" must not be an empty object",
+            ),
+            (
+                json!({"and": []}),
+                "rule condition \"and\" must be a non-empty array of condition objects, not []",
+            ),
+            (
+                json!({"or": {}}),
+                "rule condition \"or\" must be a non-empty array of condition objects, not {}",
+            ),
+            (
+                json!({"or": [1]}),
+                "rule condition \"or[0]\" must be a condition object, not 1",
+            ),
+            (
+                json!({"between": 5}),
+                "rule condition \"between\" must be a pair of numbers, not 5",
+            ),
+            (
+                json!({"between": [5]}),
+                "rule condition \"between\" must be a pair of numbers, not [5]",
+            ),
+            (
+                json!({"between": [1, true]}),
+                "rule condition \"between[1]\" must be a finite number, not true",
+            ),
+            (
+                json!({"between": [2, 1.5]}),
+                "rule condition \"between\" must not have a low of 2 above its high of 1.5",
+            ),
+            (
+                json!({"outside": {"low": 1}}),
+                "rule condition \"outside\" must have the key \"high\"",
+            ),
+            (
+                json!({"outside": {"low": "a", "high": 1}}),
+                "rule condition \"outside.low\" must be a finite number, not \"a\"",
+            ),
+            (
+                json!({"outside": {"low": 1, "high": 2, "mid": 1}}),
+                "rule condition \"outside.mid\" is unknown",
+            ),
+            (
+                json!({"metadata_check": "a"}),
+                "rule condition \"metadata_check\" must be an object or an array, not \"a\"",
+            ),
+            (
+                json!({"time_window": "night"}),
+                "rule condition \"time_window\" must be an object with start and end, not \"night\"",
+            ),
+            (
+                json!({"time_window": {"start": "06:00"}}),
+                "rule condition \"time_window\" must have the key \"end\"",
+            ),
+            (
+                json!({"time_window": {"start": "6am", "end": "18:00"}}),
+                "rule condition \"time_window.start\" must be a time of day, not \"6am\"",
+            ),
+            (
+                json!({"time_window": {"start": "06:00", "end": 18}}),
+                "rule condition \"time_window.end\" must be a time of day, not 18",
+            ),
+            (
+                json!({"time_window": {"start": "06:00", "end": "18:00", "timezone": ""}}),
+                "rule condition \"time_window.timezone\" must be the name of a time zone, not \"\"",
+            ),
+            (
+                json!({"time_window": {"start": "06:00", "end": "18:00", "tz": "UTC"}}),
+                "rule condition \"time_window.tz\" is unknown",
+            ),
+        ] {
+            let error = parse(&json).unwrap_err();
+            assert_eq!(error.to_string(), message);
+            assert!(error.hint().ends_with('.'), "{}", error.hint());
+        }
+    }
+
+    #[test]
+    fn hints_list_the_keys_known_there() {
+        let hint = |json: Value| parse(&json).unwrap_err().hint();
+        assert_eq!(
+            hint(json!({"x": 1})),
+            "Known keys are threshold_high, threshold_low, between, outside, time_window, metadata_check, and, or, not."
+        );
+        assert_eq!(
+            hint(json!({"time_window": {"x": 1}})),
+            "Known keys are start, end, timezone."
+        );
+        assert_eq!(hint(json!({"between": {"x": 1}})), "Known keys are low, high.");
+        assert_eq!(hint(json!({"between": {"low": 1}})), "Add the key \"high\".");
+    }
+}

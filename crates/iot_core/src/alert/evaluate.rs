@@ -9,8 +9,8 @@ pub trait Environment {
     /// Whether the metadata contain the operand at this index of [`CompiledCondition::metadata_checks`].
     fn metadata_contains(&self, check: usize) -> bool;
 
-    /// The time of day of the reading in the zone at this index of [`CompiledCondition::time_zones`], or in the default
-    /// zone.
+    /// The time of day of the reading in the zone at this index of [`CompiledCondition::time_zones`], or in
+    /// the default zone.
     fn time_of_day(&self, zone: Option<usize>) -> TimeOfDay;
 }
 
@@ -19,13 +19,13 @@ pub trait Environment {
 pub struct Verdict {
     /// Whether the conditions hold.
     pub matched: bool,
-    /// The bound that the value crossed, if a comparison outside any `not` made the conditions hold. With several, the
-    /// first that was evaluated.
+    /// The bound that the value crossed, if a comparison outside any `not` made the conditions hold. With
+    /// several, the first that was evaluated.
     pub threshold: Option<f64>,
 }
 
 impl CompiledCondition {
-    /// Evaluates the conditions for a reading of the given finite value, going no further than needed to decide.
+    /// Evaluates the conditions for a reading of the given finite value, no further than needed to decide.
     ///
     /// Within an object the order is `threshold_high`, `threshold_low`, `between`, `outside`, `time_window`,
     /// `metadata_check`, `and`, `or`, `not`; within an array, that of the array.

@@ -4,9 +4,9 @@ use super::WindowStatistics;
 
 /// Running moments of a set of finite numbers; two sets can be merged.
 ///
-/// Welford, "Note on a Method for Calculating Corrected Sums of Squares and Products" (1962); the merge is from Chan,
-/// Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979). The mean
-/// never overflows; `m2` does so to infinity.
+/// Welford, "Note on a Method for Calculating Corrected Sums of Squares and Products" (1962); the merge is
+/// from Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances"
+/// (1979). The mean never overflows; `m2` does so to infinity.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moments {
     /// How many numbers.

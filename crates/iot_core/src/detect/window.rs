@@ -16,7 +16,7 @@ pub const MAXIMUM_SCORE: f64 = 5.0;
 
 /// First time inside the window of a sensor whose newest reading is at `high_water`.
 ///
-/// It moves in steps of [`SUB_BUCKET`], so the window holds between 24 and 24.5 hours. Infinity stays infinity.
+/// It moves in steps of [`SUB_BUCKET`], so the window holds 24 to 24.5 hours. Infinity stays infinity.
 pub fn window_start(high_water: Timestamp) -> Timestamp {
     if !high_water.is_finite() {
         return high_water;
@@ -63,8 +63,8 @@ impl AnomalyScore {
 /// Scores `value` against the readings before it.
 ///
 /// - Fewer than two readings say nothing: 0.
-/// - In a constant window any other value is an anomaly: 5. So is a value outside the extremes when the standard
-///   deviation is too small for double precision.
+/// - In a constant window any other value is an anomaly: 5. So is a value outside the extremes when the
+///   standard deviation is too small for double precision.
 /// - Else |value − mean| / standard deviation, capped at 5, and an anomaly when above 3.
 pub fn score(value: f64, window: &WindowStatistics) -> AnomalyScore {
     if window.count < 2 {

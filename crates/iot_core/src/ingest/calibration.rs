@@ -41,11 +41,11 @@ struct Point {
 }
 
 impl Calibration {
-    /// Reads a JSON object. All keys are optional, and null counts as absent; numbers may also be JSON strings.
+    /// Reads a JSON object. All keys are optional, null counts as absent; numbers may also be JSON strings.
     ///
     /// - `multiplier` (1) and `offset` (0): numbers.
     /// - `polynomial`: array of coefficients c0, c1, … of the scaled value.
-    /// - `piecewise`: array of at least two `[raw, value]` pairs over the scaled value, `raw` strictly increasing.
+    /// - `piecewise`: array of at least two pairs `[scaled, value]`, the scaled values strictly increasing.
     /// - `info`: anything, ignored.
     ///
     /// # Errors

@@ -12,15 +12,15 @@ const VERSION_7: u64 = 0x7 << 12;
 /// The variant of RFC 9562, in the lower half.
 const VARIANT: u64 = 0b10 << 62;
 
-/// Makes UUIDs of version 7 (RFC 9562, section 6.2 method 3): 48 bits of Unix milliseconds, 12 bits of fraction, 62
-/// random bits. Each is greater than the one before, also when the clock stands still or goes back.
+/// Makes UUIDs of version 7 (RFC 9562, section 6.2 method 3): 48 bits of Unix milliseconds, 12 bits of
+/// fraction, 62 random bits. Each is greater than the one before, even if the clock stands still or goes back.
 #[derive(Clone, Debug, Default)]
 pub struct DataIdGenerator {
     next_tick: u64,
 }
 
 impl DataIdGenerator {
-    /// The UUID for the moment `unix_micros` (microseconds since 1970-01-01 00:00 UTC), in network byte order.
+    /// The UUID for the moment `unix_micros` (microseconds since 1970-01-01 UTC), in network byte order.
     ///
     /// Two bits of `random` are lost to the UUID's variant.
     pub fn next(&mut self, unix_micros: i64, random: [u8; 8]) -> [u8; 16] {

@@ -5,8 +5,8 @@ use std::ops::{BitOr, BitOrAssign};
 /// Reasons to doubt a reading, as a bit mask; none set means valid.
 ///
 /// Only [`OUT_OF_RANGE`](Self::OUT_OF_RANGE), [`FUTURE`](Self::FUTURE) and
-/// [`OUTSIDE_CALIBRATION`](Self::OUTSIDE_CALIBRATION) are set today. The other bits are reserved, so that stored masks
-/// keep their meaning.
+/// [`OUTSIDE_CALIBRATION`](Self::OUTSIDE_CALIBRATION) are set today. The other bits are reserved, so that
+/// stored masks keep their meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct QualityFlags(pub i32);
 

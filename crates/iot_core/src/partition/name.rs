@@ -8,9 +8,9 @@ const MAXIMUM_NAME_LENGTH: usize = 63;
 
 /// The name of the partition of `parent` for `range`: the parent's name and the start of the range in UTC.
 ///
-/// `sensor_data_2026_11` for months, `_2026_11_19` for weeks and days, `_2026_11_19_07` for hours. A range that starts
-/// inside its month, day or hour takes as many more fields as its start needs, so that no two ranges share a name. The
-/// parent's name is cut, between characters, to fit 63 bytes.
+/// `sensor_data_2026_11` for months, `_2026_11_19` for weeks and days, `_2026_11_19_07` for hours. A range
+/// that starts inside its month, day or hour takes as many more fields as its start needs, so that no two
+/// ranges share a name. The parent's name is cut, between characters, to fit 63 bytes.
 pub fn partition_name(parent: &str, interval: PartitionInterval, range: PartitionRange) -> String {
     let suffix = suffix(interval, range);
     let room = MAXIMUM_NAME_LENGTH.saturating_sub(suffix.len());

@@ -3,11 +3,11 @@
 use super::{PartitionInterval, PartitionRange};
 use crate::time::Timestamp;
 
-/// The ranges to create so that the range of `now` and the `premake` ranges after it are covered, in order of time.
+/// The ranges to create so that the range of `now` and the `premake` after it are covered, in order of time.
 ///
-/// What `existing` partitions cover is left out, so nothing overlaps; a range that is covered in part yields its gaps.
-/// `existing` may be in any order, of any lengths, and reach to infinity. The plan ends early at the end of the range
-/// of `timestamptz`.
+/// What `existing` partitions cover is left out, so nothing overlaps; a range that is covered in part yields
+/// its gaps. `existing` may be in any order, of any lengths, and reach to infinity. The plan ends early at
+/// the end of the range of `timestamptz`.
 pub fn plan(
     existing: &[PartitionRange],
     interval: PartitionInterval,
@@ -20,7 +20,7 @@ pub fn plan(
         .collect()
 }
 
-/// The range to create so that `at` is covered: its range of the grid, cut to the gap between `existing` partitions.
+/// The range to create so that `at` is covered: its range of the grid, cut to the gap in `existing`.
 ///
 /// `None` when `at` is covered already, or no partition can cover it.
 pub fn range_for(

@@ -1,0 +1,124 @@
+-- Attaches the trigger functions of the extension to the tables, where DROP EXTENSION … CASCADE took them away.
+--
+-- A trigger that is there already with its function is left alone, for CREATE TRIGGER locks out writers. Hence a trigger
+-- whose clauses change in a later version is dropped by the migration that changes it, and made anew here.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
+DO $$
+DECLARE
+    wanted record;
+BEGIN
+    FOR wanted IN SELECT * FROM (VALUES
+        -- Every table with updated_at.
+        ('organizations', 'organizations_touch_updated_at', 'BEFORE UPDATE', 'FOR EACH ROW', 'touch_updated_at'),
+        ('principals', 'principals_touch_updated_at', 'BEFORE UPDATE', 'FOR EACH ROW', 'touch_updated_at'),
+        ('device_types', 'device_types_touch_updated_at', 'BEFORE UPDATE', 'FOR EACH ROW', 'touch_updated_at'),
+        ('devices', 'devices_touch_updated_at', 'BEFORE UPDATE', 'FOR EACH ROW', 'touch_updated_at'),
+        ('device_groups', 'device_groups_touch_updated_at', 'BEFORE UPDATE', 'FOR EACH ROW', 'touch_updated_at'),
+        ('sensors', 'sensors_touch_updated_at', 'BEFORE UPDATE', 'FOR EACH ROW', 'touch_updated_at'),
+        ('data_processing_rules', 'data_processing_rules_touch_updated_at', 'BEFORE UPDATE', 'FOR EACH ROW', 'touch_updated_at'),
+        ('alert_rules', 'alert_rules_touch_updated_at', 'BEFORE UPDATE', 'FOR EACH ROW', 'touch_updated_at'),
+        ('alerts', 'alerts_touch_updated_at', 'BEFORE UPDATE', 'FOR EACH ROW', 'touch_updated_at'),
+        ('device_commands', 'device_commands_touch_updated_at', 'BEFORE UPDATE', 'FOR EACH ROW', 'touch_updated_at'),
+
+        -- Organizations are a tree.
+        ('organizations', 'organizations_lock_tree',
+         'BEFORE UPDATE OF organization_id, parent_organization_id', 'FOR EACH STATEMENT', 'organizations_lock_tree'),
+        ('organizations', 'organizations_refuse_cycle',
+         'AFTER INSERT OR UPDATE OF organization_id, parent_organization_id', 'FOR EACH ROW', 'organizations_refuse_cycle'),
+
+        -- Devices: types in use, names, the lifecycle, readings.
+        ('device_types', 'device_types_refuse_delete_when_used',
+         'BEFORE DELETE', 'FOR EACH ROW', 'device_types_refuse_delete_when_used'),
+        ('devices', 'devices_before_insert',
+         'BEFORE INSERT', 'FOR EACH ROW', 'devices_before_insert'),
+        ('devices', 'devices_guard_status',
+         'BEFORE UPDATE OF device_status', 'FOR EACH ROW WHEN (OLD.device_status IS DISTINCT FROM NEW.device_status)',
+         'devices_guard_status'),
+        ('devices', 'devices_record_first_status',
+         'AFTER INSERT', 'FOR EACH ROW', 'devices_record_status'),
+        ('devices', 'devices_record_status',
+         'AFTER UPDATE OF device_status', 'FOR EACH ROW WHEN (OLD.device_status IS DISTINCT FROM NEW.device_status)',
+         'devices_record_status'),
+        ('devices', 'devices_refuse_delete',
+         'BEFORE DELETE', 'FOR EACH ROW', 'devices_refuse_delete'),
+        ('devices', 'devices_refuse_truncate',
+         'BEFORE TRUNCATE', 'FOR EACH STATEMENT', 'devices_refuse_delete'),
+
+        -- Sensors: readings, calibrations and their history.
+        ('sensors', 'sensors_refuse_delete',
+         'BEFORE DELETE', 'FOR EACH ROW', 'sensors_refuse_delete'),
+        ('sensors', 'sensors_refuse_truncate',
+         'BEFORE TRUNCATE', 'FOR EACH STATEMENT', 'sensors_refuse_delete'),
+        ('sensors', 'sensors_refuse_identity_change',
+         'BEFORE UPDATE OF sensor_id, device_id, sensor_type', 'FOR EACH ROW', 'sensors_refuse_identity_change'),
+        ('sensors', 'sensors_validate',
+         'BEFORE INSERT OR UPDATE OF calibration_data', 'FOR EACH ROW', 'sensors_validate'),
+        ('sensors', 'sensors_record_first_calibration',
+         'AFTER INSERT', 'FOR EACH ROW', 'sensors_record_calibration'),
+        ('sensors', 'sensors_record_calibration',
+         'AFTER UPDATE OF calibration_data', 'FOR EACH ROW WHEN (OLD.calibration_data IS DISTINCT FROM NEW.calibration_data)',
+         'sensors_record_calibration'),
+        ('sensor_calibrations', 'sensor_calibrations_validate',
+         'BEFORE INSERT OR UPDATE', 'FOR EACH ROW', 'sensor_calibrations_validate'),
+        ('sensor_calibrations', 'sensor_calibrations_guard',
+         'AFTER INSERT OR UPDATE', 'FOR EACH ROW', 'sensor_calibrations_guard'),
+
+        -- Alert rules.
+        ('alert_rules', 'alert_rules_validate',
+         'BEFORE INSERT OR UPDATE', 'FOR EACH ROW', 'alert_rules_validate'),
+
+        -- Dynamic groups: the lock, then what changes who is in them.
+        ('devices', 'devices_lock_group_membership',
+         'BEFORE INSERT OR DELETE OR UPDATE OF device_id, device_type_id, device_status, firmware_version, hardware_version, location, organization_id',
+         'FOR EACH STATEMENT', 'lock_group_membership'),
+        ('device_tags', 'device_tags_lock_group_membership',
+         'BEFORE INSERT OR DELETE OR UPDATE', 'FOR EACH STATEMENT', 'lock_group_membership'),
+        ('device_group_members', 'device_group_members_lock_group_membership',
+         'BEFORE DELETE OR UPDATE', 'FOR EACH STATEMENT', 'lock_group_membership'),
+        ('device_types', 'device_types_lock_group_membership',
+         'BEFORE UPDATE OF device_type_name', 'FOR EACH STATEMENT', 'lock_group_membership'),
+        ('device_groups', 'device_groups_lock_group_membership',
+         'BEFORE INSERT OR DELETE OR UPDATE OF group_id, organization_id, group_predicate',
+         'FOR EACH STATEMENT', 'lock_group_membership'),
+        ('devices', 'devices_join_groups',
+         'AFTER INSERT', 'FOR EACH ROW', 'devices_sync_groups'),
+        ('devices', 'devices_sync_groups',
+         'AFTER UPDATE OF device_type_id, device_status, firmware_version, hardware_version, location, organization_id',
+         'FOR EACH ROW WHEN ((OLD.device_type_id, OLD.device_status, OLD.firmware_version, OLD.hardware_version, OLD.location, OLD.organization_id)
+                             IS DISTINCT FROM
+                             (NEW.device_type_id, NEW.device_status, NEW.firmware_version, NEW.hardware_version, NEW.location, NEW.organization_id))',
+         'devices_sync_groups'),
+        ('device_tags', 'device_tags_sync_groups',
+         'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'device_tags_sync_groups'),
+        ('device_tags', 'device_tags_sync_groups_truncate',
+         'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'device_tags_sync_groups'),
+        ('device_types', 'device_types_sync_groups',
+         'AFTER UPDATE OF device_type_name', 'FOR EACH ROW WHEN (OLD.device_type_name IS DISTINCT FROM NEW.device_type_name)',
+         'device_types_sync_groups'),
+        ('device_groups', 'device_groups_validate',
+         'BEFORE INSERT OR UPDATE OF group_predicate', 'FOR EACH ROW', 'device_groups_validate'),
+        ('device_groups', 'device_groups_find_devices',
+         'AFTER INSERT', 'FOR EACH ROW WHEN (NEW.group_predicate IS NOT NULL)', 'device_groups_sync_devices'),
+        ('device_groups', 'device_groups_sync_devices',
+         'AFTER UPDATE OF organization_id, group_predicate',
+         'FOR EACH ROW WHEN ((OLD.organization_id, OLD.group_predicate) IS DISTINCT FROM (NEW.organization_id, NEW.group_predicate))',
+         'device_groups_sync_devices'),
+        ('device_group_members', 'device_group_members_guard_insert',
+         'AFTER INSERT', 'FOR EACH ROW WHEN (NEW.is_dynamic)', 'device_group_members_guard'),
+        ('device_group_members', 'device_group_members_guard',
+         'AFTER DELETE OR UPDATE', 'FOR EACH ROW', 'device_group_members_guard'),
+        ('device_group_members', 'device_group_members_guard_truncate',
+         'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'device_group_members_guard')
+    ) AS listed (table_name, trigger_name, event, level, function_name)
+    LOOP
+        CONTINUE WHEN EXISTS (
+            SELECT FROM pg_trigger t
+             WHERE t.tgrelid = format('iot.%I', wanted.table_name)::regclass
+               AND t.tgname = wanted.trigger_name
+               AND t.tgfoid = format('iot.%I()', wanted.function_name)::regprocedure);
+        EXECUTE format('CREATE OR REPLACE TRIGGER %I %s ON iot.%I %s EXECUTE FUNCTION iot.%I()',
+                       wanted.trigger_name, wanted.event, wanted.table_name, wanted.level, wanted.function_name);
+    END LOOP;
+END
+$$;

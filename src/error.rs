@@ -1,0 +1,162 @@
+//! One error type for the shell, and the one table that gives each error of the core its SQLSTATE.
+//!
+//! Messages follow PostgreSQL's style: lower-case, no full stop, facts in DETAIL, the remedy as a sentence in HINT.
+
+use iot_core::alert::{ConditionError, TemplateError};
+use iot_core::bucket::BucketError;
+use iot_core::ingest::{CalibrationError, TimeRejection, ValueRejection};
+use iot_core::partition::IntervalError;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::PgLogLevel;
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub struct IotError {
+    code: PgSqlErrorCode,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+}
+
+/// Result of everything in the shell that can fail.
+pub type IotResult<T> = Result<T, IotError>;
+
+impl IotError {
+    /// An error with SQLSTATE `code`.
+    pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    /// A NULL where a value is needed: 22004.
+    pub fn null_argument(argument: &str) -> Self {
+        Self::new(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("argument \"{argument}\" must not be null"),
+        )
+        .hint(format!("Pass a value for {argument}."))
+    }
+
+    /// A value outside what the argument accepts: 22023.
+    pub fn invalid_argument(message: impl Into<String>) -> Self {
+        Self::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
+    }
+
+    /// Something named by the caller that does not exist: 42704.
+    pub fn unknown_object(message: impl Into<String>) -> Self {
+        Self::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message)
+    }
+
+    /// The object exists but its state does not allow the call: 55000.
+    pub fn wrong_state(message: impl Into<String>) -> Self {
+        Self::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+    }
+
+    /// Adds the DETAIL.
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds the HINT.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Raises the error; the statement ends here.
+    #[track_caller]
+    pub fn raise(self) -> ! {
+        let mut report = ErrorReport::new(self.code, self.message, "iot_ext");
+        if let Some(detail) = self.detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = self.hint {
+            report = report.set_hint(hint);
+        }
+        report.report(PgLogLevel::ERROR);
+        unreachable!("an ERROR report does not return")
+    }
+}
+
+/// Turns an `Err` into a raised error, at the boundary of a SQL function.
+pub trait OrRaise<T> {
+    /// The value, or the end of the statement.
+    fn or_raise(self) -> T;
+}
+
+impl<T, E: Into<IotError>> OrRaise<T> for Result<T, E> {
+    #[track_caller]
+    fn or_raise(self) -> T {
+        match self {
+            Ok(value) => value,
+            Err(error) => error.into().raise(),
+        }
+    }
+}
+
+/// SPI reports a failing statement by ERROR, so what arrives here is a defect of ours: XX000.
+impl From<pgrx::spi::Error> for IotError {
+    fn from(error: pgrx::spi::Error) -> Self {
+        Self::new(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            format!("internal query failed: {error}"),
+        )
+    }
+}
+
+impl From<ConditionError> for IotError {
+    fn from(error: ConditionError) -> Self {
+        Self::invalid_argument(error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<TemplateError> for IotError {
+    fn from(error: TemplateError) -> Self {
+        Self::invalid_argument(error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<CalibrationError> for IotError {
+    fn from(error: CalibrationError) -> Self {
+        let code = if error.is_out_of_range() {
+            PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE
+        } else {
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+        };
+        Self::new(code, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<ValueRejection> for IotError {
+    fn from(error: ValueRejection) -> Self {
+        Self::new(
+            PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            error.to_string(),
+        )
+        .hint(error.hint())
+    }
+}
+
+impl From<TimeRejection> for IotError {
+    fn from(error: TimeRejection) -> Self {
+        Self::new(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<BucketError> for IotError {
+    fn from(error: BucketError) -> Self {
+        Self::invalid_argument(error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<IntervalError> for IotError {
+    fn from(error: IntervalError) -> Self {
+        Self::invalid_argument(error.to_string()).hint(error.hint())
+    }
+}

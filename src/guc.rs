@@ -1,0 +1,44 @@
+//! The settings of the extension, all under the prefix `iot_ext.` (reserved, so that a typing error is refused).
+
+use iot_core::time::MICROS_PER_SECOND;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+/// Device clocks drift and NTP steps; five minutes is what Kerberos and most gateways tolerate.
+static CLOCK_SKEW: GucSetting<i32> = GucSetting::<i32>::new(300);
+
+/// On, because a command processor that LISTENs should work without a setting; `pg_notify` takes a cluster-wide lock at
+/// commit, so installations that poll can turn it off.
+static NOTIFY_COMMANDS: GucSetting<bool> = GucSetting::<bool>::new(true);
+
+/// Defines every setting; called once from `_PG_init`.
+pub fn define() {
+    GucRegistry::define_int_guc(
+        c"iot_ext.clock_skew",
+        c"How far a reading's time may lie ahead of the server's clock before it is stored as suspect.",
+        c"Such a reading moves neither the sensor's newest time nor its statistics window.",
+        &CLOCK_SKEW,
+        0,
+        86_400,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_bool_guc(
+        c"iot_ext.notify_commands",
+        c"Sends NOTIFY device_commands with the command's id when a command is queued.",
+        c"NOTIFY takes a cluster-wide lock at commit; turn it off where command processors poll.",
+        &NOTIFY_COMMANDS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    crate::pg::settings::reserve_prefix(c"iot_ext");
+}
+
+/// Tolerated lead of a device clock, in microseconds.
+pub fn clock_skew_micros() -> i64 {
+    i64::from(CLOCK_SKEW.get()) * MICROS_PER_SECOND
+}
+
+/// Whether queueing a command sends a NOTIFY.
+pub fn notify_commands() -> bool {
+    NOTIFY_COMMANDS.get()
+}

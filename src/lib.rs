@@ -1,0 +1,55 @@
+//! The PostgreSQL shell of `iot_ext`: SQL values in, [`iot_core`] decisions, SQL values out.
+//!
+//! See `ARCHITECTURE.md` for the map. The dependency rule: capability files (`ingest`, `alert`, …) use `catalog`
+//! (one file per table: its few SQL statements), which uses `pg` (the only home of hand-written `unsafe`).
+
+// `#[pg_extern]` expands to `unsafe` wrappers, so the modules that declare SQL functions carry an allowance for
+// generated code; `tests/house` checks that none of them contains the word in its own text.
+#[allow(unsafe_code)]
+mod alert;
+#[allow(unsafe_code)]
+mod bucket;
+mod catalog;
+#[allow(unsafe_code)]
+mod command;
+#[allow(unsafe_code)]
+mod device;
+mod error;
+mod guc;
+#[allow(unsafe_code)]
+mod ingest;
+#[allow(unsafe_code)]
+mod partition;
+mod pg;
+#[allow(unsafe_code)]
+mod schema;
+#[allow(unsafe_code)]
+mod setup;
+
+#[allow(unsafe_code)]
+mod module {
+    pgrx::pg_module_magic!(name, version);
+
+    /// Called once per process when the library is loaded: by the postmaster when preloaded, else by the first
+    /// call of one of our functions in a backend.
+    #[pgrx::pg_guard]
+    extern "C-unwind" fn _PG_init() {
+        crate::guc::define();
+    }
+}
+
+#[cfg(feature = "pg_test")]
+#[allow(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod in_database_tests;
+
+/// What `cargo pgrx test` asks of an extension: nothing here needs a setting in `postgresql.conf`.
+#[cfg(test)]
+#[allow(missing_docs, clippy::missing_docs_in_private_items)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
+}

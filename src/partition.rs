@@ -1,0 +1,176 @@
+//! Time partitions: planned in the core, made stand-alone and then attached, so that readers and writers of the
+//! parent go on meanwhile (SHARE UPDATE EXCLUSIVE on the parent, nothing stronger).
+
+use std::ffi::CString;
+
+use iot_core::partition::{PartitionInterval, PartitionRange, partition_name, plan, range_for};
+use iot_core::time::Timestamp;
+use pgrx::pg_sys::Oid;
+use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
+use pgrx::{PgSqlErrorCode, pg_extern};
+
+use crate::catalog::partition_policy;
+use crate::error::{IotError, IotResult, OrRaise};
+use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
+use crate::pg::security::ActingAs;
+use crate::pg::statement::{Session, with_session};
+use crate::pg::{clock, lock, partition_bounds};
+
+/// Makes sure that a partition of `iot.sensor_data` takes readings of the time `at`; the usual case costs a binary
+/// search. Only the making of a partition runs as the table's owner, so that a role with no more than INSERT can
+/// store the first reading of a new month.
+///
+/// # Errors
+/// What PostgreSQL raises while the partition is made.
+pub fn ensure_for_reading(session: &mut Session<'_>, at: Timestamp) -> IotResult<()> {
+    let Some(table) = in_schema_iot(c"sensor_data") else {
+        return Ok(());
+    };
+    let parent = OpenRelation::open(table, Lock::RowExclusive);
+    if partition_bounds::covers(&parent, at)? {
+        return Ok(());
+    }
+    let owner = parent.owner();
+    // ATTACH wants the parent unused by this session.
+    drop(parent);
+    let interval = interval_of(session, table)?;
+    let _owner = ActingAs::restricted(owner);
+    create_missing(session, table, interval, |existing| {
+        range_for(existing, interval, at).into_iter().collect()
+    })
+    .map(drop)
+}
+
+/// Makes the partitions that `choose` picks, given those that exist. Sessions that race for the same partition meet at
+/// an advisory lock; the later one looks again and finds nothing left to do.
+///
+/// # Errors
+/// 42809 when `table` is not partitioned by time; else what PostgreSQL raises.
+pub fn create_missing(
+    session: &mut Session<'_>,
+    table: Oid,
+    interval: PartitionInterval,
+    choose: impl FnOnce(&[PartitionRange]) -> Vec<PartitionRange>,
+) -> IotResult<Vec<String>> {
+    lock::exclusive_until_commit(table);
+    let parent = OpenRelation::open(table, Lock::AccessShare);
+    let chosen = choose(&partition_bounds::ranges(&parent)?);
+    let work = Work {
+        schema: parent.schema(),
+        qualified_parent: parent.qualified_name(),
+        row_security: parent.row_security(),
+        names: chosen
+            .iter()
+            .map(|&range| free_name(&parent, interval, range))
+            .collect::<IotResult<_>>()?,
+        ranges: chosen,
+    };
+    drop(parent);
+    for (name, range) in work.names.iter().zip(&work.ranges) {
+        create(session, &work, name, *range)?;
+    }
+    Ok(work.names)
+}
+
+/// What `create` needs to know of the parent.
+struct Work {
+    schema: String,
+    qualified_parent: String,
+    row_security: (bool, bool),
+    names: Vec<String>,
+    ranges: Vec<PartitionRange>,
+}
+
+fn create(session: &mut Session<'_>, work: &Work, name: &str, range: PartitionRange) -> IotResult<()> {
+    let partition = quote_qualified_identifier(work.schema.as_str(), name);
+    let parent = &work.qualified_parent;
+    let start = quote_literal(range.start.to_utc_literal());
+    let end = quote_literal(range.end.to_utc_literal());
+    session.run(&format!(
+        "CREATE TABLE {partition} (LIKE {parent} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS \
+         INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING COMMENTS)"
+    ))?;
+    // Row security of the parent would not hold for those who read the partition by its own name.
+    if work.row_security.0 {
+        session.run(&format!("ALTER TABLE {partition} ENABLE ROW LEVEL SECURITY"))?;
+    }
+    if work.row_security.1 {
+        session.run(&format!("ALTER TABLE {partition} FORCE ROW LEVEL SECURITY"))?;
+    }
+    let comment = quote_literal(format!(
+        "Rows of {parent} from {} (inclusive) to {} (exclusive).",
+        range.start.to_utc_literal(),
+        range.end.to_utc_literal()
+    ));
+    session.run(&format!("COMMENT ON TABLE {partition} IS {comment}"))?;
+    session.run(&format!(
+        "ALTER TABLE {parent} ATTACH PARTITION {partition} FOR VALUES FROM ({start}) TO ({end})"
+    ))
+}
+
+/// The partition's usual name, or the next free one: a detached partition of the same range may still have it.
+fn free_name(parent: &OpenRelation, interval: PartitionInterval, range: PartitionRange) -> IotResult<String> {
+    let usual = partition_name(&parent.name(), interval, range);
+    for attempt in 0..100 {
+        let name = if attempt == 0 {
+            usual.clone()
+        } else {
+            format!("{usual}_{attempt}")
+        };
+        let c_name =
+            CString::new(name.as_str()).map_err(|_| IotError::invalid_argument("table name contains NUL"))?;
+        if !parent.sibling_exists(&c_name) {
+            return Ok(name);
+        }
+    }
+    Err(IotError::new(
+        PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
+        format!(
+            "no free name for partition {} of \"{}\"",
+            quote_identifier(&usual),
+            parent.name()
+        ),
+    )
+    .hint("Drop or rename the detached partitions of that range."))
+}
+
+/// The partition interval of `table`: its policy's, else a month.
+fn interval_of(session: &mut Session<'_>, table: Oid) -> IotResult<PartitionInterval> {
+    Ok(partition_policy::load(session, table)?.map_or(PartitionInterval::Month, |policy| policy.interval))
+}
+
+#[pg_extern(sql = false)]
+fn create_monthly_partition(parent: Oid, year: i32, month: i32) -> Option<String> {
+    let first = u32::try_from(month)
+        .ok()
+        .and_then(|month| Timestamp::from_utc_civil(year, month, 1));
+    let Some(first) = first.filter(|_| (1..=9999).contains(&year)) else {
+        IotError::invalid_argument(format!("year {year}, month {month} is not a month"))
+            .hint("Give a year from 1 to 9999 and a month from 1 to 12.")
+            .raise();
+    };
+    with_session(|session| {
+        create_missing(session, parent, PartitionInterval::Month, |existing| {
+            range_for(existing, PartitionInterval::Month, first)
+                .into_iter()
+                .collect()
+        })
+    })
+    .or_raise()
+    .pop()
+}
+
+#[pg_extern(sql = false)]
+fn create_future_partitions(parent: Oid, months_ahead: i32) -> Vec<String> {
+    let Ok(premake) = u32::try_from(months_ahead) else {
+        IotError::invalid_argument(format!("months_ahead {months_ahead} is negative"))
+            .hint("Give the number of months to prepare beyond the current one.")
+            .raise();
+    };
+    with_session(|session| {
+        create_missing(session, parent, PartitionInterval::Month, |existing| {
+            plan(existing, PartitionInterval::Month, clock::now(), premake)
+        })
+    })
+    .or_raise()
+}

@@ -1,0 +1,90 @@
+//! The server's clock and time zones.
+
+use std::ffi::CString;
+use std::ptr::NonNull;
+
+use iot_core::time::{MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, TimeOfDay, Timestamp};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use crate::error::IotError;
+
+/// The wall clock, as `clock_timestamp()`.
+pub fn now() -> Timestamp {
+    // SAFETY: reads the clock only.
+    Timestamp(unsafe { pg_sys::GetCurrentTimestamp() })
+}
+
+/// Start of the current transaction, as `now()`.
+pub fn transaction_start() -> Timestamp {
+    // SAFETY: called inside a transaction, as every SQL function is.
+    Timestamp(unsafe { pg_sys::GetCurrentTransactionStartTimestamp() })
+}
+
+/// From PostgreSQL's `timestamptz`.
+pub fn from_pg(timestamp: TimestampWithTimeZone) -> Timestamp {
+    Timestamp(timestamp.into_inner())
+}
+
+/// To PostgreSQL's `timestamptz`; what lies outside its range becomes the infinity on that side.
+pub fn to_pg(timestamp: Timestamp) -> TimestampWithTimeZone {
+    let within = match timestamp {
+        below if below < Timestamp::EARLIEST => Timestamp::NEGATIVE_INFINITY,
+        above if above >= Timestamp::RANGE_END => Timestamp::INFINITY,
+        finite => finite,
+    };
+    match TimestampWithTimeZone::try_from(within.0) {
+        Ok(converted) => converted,
+        Err(error) => IotError::new(
+            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            format!("timestamp {}: {error}", within.0),
+        )
+        .raise(),
+    }
+}
+
+/// A time zone known to the server. PostgreSQL caches zones for the life of the process and never frees one.
+#[derive(Clone, Copy)]
+pub struct Zone(NonNull<pg_sys::pg_tz>);
+
+impl Zone {
+    /// The zone called `name` (IANA name, or a POSIX rule), if the server knows it.
+    pub fn named(name: &str) -> Option<Self> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: `name` is NUL-terminated; the result is null or lives as long as the process.
+        NonNull::new(unsafe { pg_sys::pg_tzset(name.as_ptr()) }).map(Self)
+    }
+
+    /// The session's zone (parameter `TimeZone`).
+    pub fn of_session() -> Option<Self> {
+        // SAFETY: set at backend start, and read by the only thread that changes it.
+        NonNull::new(unsafe { pg_sys::session_timezone }).map(Self)
+    }
+
+    /// The time shown by a clock in this zone at the moment `at`; midnight when `at` is infinite.
+    pub fn time_of_day(self, at: Timestamp) -> TimeOfDay {
+        let mut offset = 0_i32;
+        let mut fraction: pg_sys::fsec_t = 0;
+        let mut broken_down = pg_sys::pg_tm::default();
+        // SAFETY: all pointers are valid for the call, which does not keep them; it reports failure by its result.
+        let failed = unsafe {
+            pg_sys::timestamp2tm(
+                at.0,
+                &mut offset,
+                &mut broken_down,
+                &mut fraction,
+                std::ptr::null_mut(),
+                self.0.as_ptr(),
+            )
+        };
+        if failed != 0 {
+            return TimeOfDay(0);
+        }
+        TimeOfDay(
+            i64::from(broken_down.tm_hour) * MICROS_PER_HOUR
+                + i64::from(broken_down.tm_min) * MICROS_PER_MINUTE
+                + i64::from(broken_down.tm_sec) * MICROS_PER_SECOND
+                + i64::from(fraction),
+        )
+    }
+}

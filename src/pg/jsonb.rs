@@ -1,0 +1,169 @@
+//! Binary `jsonb`, read in place: no text round trip where PostgreSQL's own operators serve.
+
+use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
+
+use pgrx::callconv::{Arg, ArgAbi};
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+use pgrx::{
+    FromDatum, IntoDatum, PgSqlErrorCode, direct_function_call, direct_function_call_as_datum, pg_sys,
+    varsize_any,
+};
+use serde_json::Value;
+
+use crate::error::{IotError, IotResult};
+
+/// A `jsonb` value in the memory of the call that received it.
+#[derive(Clone, Copy)]
+pub struct Jsonb<'call> {
+    varlena: *mut pg_sys::varlena,
+    memory: PhantomData<&'call pg_sys::varlena>,
+}
+
+impl Jsonb<'_> {
+    /// The binary image with its length header: equal images are equal values, so it can key a cache.
+    pub fn image(&self) -> &[u8] {
+        // SAFETY: `varlena` is detoasted and lives as long as `self` borrows it; its header holds its size.
+        unsafe { std::slice::from_raw_parts(self.varlena.cast::<u8>(), varsize_any(self.varlena)) }
+    }
+
+    /// The value as serde sees it. For rules and calibrations when they are compiled, not for readings.
+    ///
+    /// # Errors
+    /// 22003 for a number beyond double precision, 54000 for nesting that is too deep.
+    pub fn parse(&self) -> IotResult<Value> {
+        // SAFETY: `jsonb_out` returns a NUL-terminated string in the current memory context.
+        let text: Option<&CStr> =
+            unsafe { direct_function_call(pg_sys::jsonb_out, &[Some(self.varlena.into())]) };
+        let text = text.unwrap_or_default().to_string_lossy();
+        serde_json::from_str(&text).map_err(|error| {
+            let (code, hint) = if error.to_string().starts_with("number out of range") {
+                (
+                    PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+                    "Use numbers within double precision.",
+                )
+            } else {
+                (
+                    PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                    "Nest at most 100 levels deep.",
+                )
+            };
+            IotError::new(code, format!("jsonb value cannot be used: {error}")).hint(hint)
+        })
+    }
+}
+
+impl FromDatum for Jsonb<'_> {
+    unsafe fn from_polymorphic_datum(
+        datum: pg_sys::Datum,
+        is_null: bool,
+        _type: pg_sys::Oid,
+    ) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        // SAFETY: the caller passes a jsonb datum; detoasting copies only what is compressed, short or out of line.
+        let varlena = unsafe { pg_sys::pg_detoast_datum(datum.cast_mut_ptr()) };
+        Some(Self {
+            varlena,
+            memory: PhantomData,
+        })
+    }
+}
+
+impl IntoDatum for Jsonb<'_> {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        Some(self.varlena.into())
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::JSONBOID
+    }
+}
+
+// SAFETY: unboxes through `FromDatum` above, which copies what does not already live as long as the call.
+unsafe impl<'call> ArgAbi<'call> for Jsonb<'call> {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'call>) -> Self {
+        // SAFETY: the function is declared with a jsonb argument.
+        match unsafe { arg.unbox_arg_using_from_datum() } {
+            Some(value) => value,
+            None => IotError::null_argument("jsonb").raise(),
+        }
+    }
+}
+
+// SAFETY: names the SQL type whose datum the two conversions above handle.
+unsafe impl SqlTranslatable for Jsonb<'_> {
+    const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(Jsonb);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
+}
+
+/// A `jsonb` value owned by Rust, for caches that outlive a call.
+pub struct JsonbImage(Box<[u64]>);
+
+impl JsonbImage {
+    /// The empty object, `'{}'`.
+    pub fn empty_object() -> Self {
+        Self::from_text(c"{}")
+    }
+
+    /// Compiles a parsed value back to its binary image.
+    ///
+    /// # Errors
+    /// 22P05 for a string with a NUL character, which no jsonb holds.
+    pub fn from_value(value: &Value) -> IotResult<Self> {
+        let text = CString::new(value.to_string()).map_err(|_| {
+            IotError::new(
+                PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
+                "jsonb value contains a NUL character",
+            )
+        })?;
+        Ok(Self::from_text(&text))
+    }
+
+    /// This value as an argument.
+    pub fn as_jsonb(&self) -> Jsonb<'_> {
+        Jsonb {
+            varlena: self.0.as_ptr().cast_mut().cast(),
+            memory: PhantomData,
+        }
+    }
+
+    /// Whether `document` contains this value, exactly as the operator `@>` decides.
+    pub fn is_contained_in(&self, document: Jsonb<'_>) -> bool {
+        // SAFETY: both arguments are detoasted jsonb values that the function only reads.
+        unsafe {
+            direct_function_call(
+                pg_sys::jsonb_contains,
+                &[
+                    Some(document.varlena.into()),
+                    Some(self.as_jsonb().varlena.into()),
+                ],
+            )
+        }
+        .unwrap_or(false)
+    }
+
+    fn from_text(text: &CStr) -> Self {
+        // SAFETY: `jsonb_in` reads a NUL-terminated string and returns a fresh, plain varlena.
+        let image = unsafe {
+            direct_function_call_as_datum(pg_sys::jsonb_in, &[text.into_datum()])
+                .and_then(|datum| Jsonb::from_datum(datum, false))
+        };
+        image.map_or_else(|| Self(Box::default()), |image| Self::copy_of(image.image()))
+    }
+
+    /// Copies `image` to memory aligned as PostgreSQL wants a varlena to be.
+    fn copy_of(image: &[u8]) -> Self {
+        let words = image.chunks(8).map(|chunk| {
+            let mut word = [0_u8; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            u64::from_ne_bytes(word)
+        });
+        Self(words.collect())
+    }
+}

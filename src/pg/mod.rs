@@ -1,0 +1,14 @@
+//! The only home of hand-written `unsafe`: small safe wrappers over the parts of PostgreSQL's C interface that pgrx
+//! does not wrap. Every block states why it is sound.
+#![allow(unsafe_code)]
+
+pub mod clock;
+mod first_last;
+pub mod jsonb;
+pub mod lock;
+pub mod partition_bounds;
+pub mod random;
+pub mod relation;
+pub mod security;
+pub mod settings;
+pub mod statement;

@@ -1,0 +1,142 @@
+//! The time ranges of a partitioned table, straight from PostgreSQL's relation cache: always current, no query.
+
+use std::ffi::CStr;
+
+use iot_core::partition::PartitionRange;
+use iot_core::time::Timestamp;
+use pgrx::{PgSqlErrorCode, pg_sys};
+
+use super::relation::OpenRelation;
+use crate::error::{IotError, IotResult};
+
+/// Ranges of the partitions of `parent`, in order of time.
+///
+/// # Errors
+/// 42809 when it is not partitioned by range over one `timestamptz` column.
+pub fn ranges(parent: &OpenRelation) -> IotResult<Vec<PartitionRange>> {
+    check_partitioned_by_time(parent)?;
+    let bounds = bounds(parent);
+    Ok((0..bounds.len())
+        .filter_map(|upper| bounds.range_below(upper))
+        .collect())
+}
+
+/// Whether some partition of `parent` takes rows of the time `at`. Binary search, no allocation.
+///
+/// # Errors
+/// As [`ranges`].
+pub fn covers(parent: &OpenRelation, at: Timestamp) -> IotResult<bool> {
+    check_partitioned_by_time(parent)?;
+    let bounds = bounds(parent);
+    let (mut low, mut high) = (0, bounds.len());
+    while low < high {
+        let middle = low.midpoint(high);
+        if bounds.value(middle) <= at {
+            low = middle + 1
+        } else {
+            high = middle
+        }
+    }
+    // `low` is now the first bound above `at`, which is the upper bound of the range that would hold it.
+    Ok(low < bounds.len() && bounds.has_partition_below(low))
+}
+
+/// Name of the column by which `parent` is partitioned.
+///
+/// # Errors
+/// As [`ranges`].
+pub fn time_column(parent: &OpenRelation) -> IotResult<String> {
+    let column = check_partitioned_by_time(parent)?;
+    // SAFETY: the column exists; its name comes back as a fresh, NUL-terminated copy.
+    let name = unsafe { CStr::from_ptr(pg_sys::get_attname(parent.oid(), column, false)) };
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// The number of the partitioning column, when it is the only one, plain, and a `timestamptz`.
+fn check_partitioned_by_time(parent: &OpenRelation) -> IotResult<i16> {
+    single_range_column(parent.oid())
+        // SAFETY: the column exists.
+        .filter(|&column| unsafe { pg_sys::get_atttype(parent.oid(), column) } == pg_sys::TIMESTAMPTZOID)
+        .ok_or_else(|| {
+            IotError::new(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                format!(
+                    "table \"{}\" is not partitioned by range over one timestamptz column",
+                    parent.name()
+                ),
+            )
+            .hint("Name a table created with PARTITION BY RANGE (<timestamptz column>).")
+        })
+}
+
+/// From the cached row of `pg_partitioned_table`; an expression has column number 0.
+fn single_range_column(table: pg_sys::Oid) -> Option<i16> {
+    const STRATEGY: i16 = 2;
+    const COLUMN_COUNT: i16 = 3;
+    const COLUMNS: i16 = 5;
+    // SAFETY: attribute numbers and types are those of pg_partitioned_table in PostgreSQL 11 to 18; the three columns
+    // are never NULL; the vector has at least one entry, read before the tuple is released.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PARTRELID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, table.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let mut is_null = false;
+        let strategy = pg_sys::SysCacheGetAttr(cache, tuple, STRATEGY, &mut is_null).value() as u8;
+        let count = pg_sys::SysCacheGetAttr(cache, tuple, COLUMN_COUNT, &mut is_null).value() as i16;
+        let columns: *const pg_sys::int2vector =
+            pg_sys::SysCacheGetAttr(cache, tuple, COLUMNS, &mut is_null).cast_mut_ptr();
+        let first = (*columns).values.as_slice(1)[0];
+        pg_sys::ReleaseSysCache(tuple);
+        (strategy == b'r' && count == 1 && first > 0).then_some(first)
+    }
+}
+
+fn bounds(parent: &OpenRelation) -> Bounds {
+    // SAFETY: the relation is open and partitioned (checked by the callers); the descriptor lives in the relation
+    // cache as long as the relation is open, and no partition being detached is wanted (`omit_detached`).
+    unsafe { Bounds((*pg_sys::RelationGetPartitionDesc(parent.cache_entry(), true)).boundinfo) }
+}
+
+/// PostgreSQL's sorted list of range bounds. Null when there is no partition at all.
+///
+/// For a range-partitioned table, `indexes[i]` is the partition whose upper bound is `datums[i]`, or −1 for a gap.
+struct Bounds(pg_sys::PartitionBoundInfo);
+
+impl Bounds {
+    fn len(&self) -> usize {
+        if self.0.is_null() {
+            return 0;
+        }
+        // SAFETY: not null, and valid while the relation is open.
+        usize::try_from(unsafe { (*self.0).ndatums }).unwrap_or(0)
+    }
+
+    /// The bound at `index`; MINVALUE and MAXVALUE read as the infinities.
+    fn value(&self, index: usize) -> Timestamp {
+        debug_assert!(index < self.len());
+        // SAFETY: `index` is below `ndatums`; both arrays have that many rows of one column each.
+        unsafe {
+            let kind = **(*self.0).kind.add(index);
+            match kind {
+                pg_sys::PartitionRangeDatumKind::PARTITION_RANGE_DATUM_MINVALUE => Timestamp(i64::MIN),
+                pg_sys::PartitionRangeDatumKind::PARTITION_RANGE_DATUM_MAXVALUE => Timestamp(i64::MAX),
+                _ => Timestamp((**(*self.0).datums.add(index)).value() as i64),
+            }
+        }
+    }
+
+    fn has_partition_below(&self, upper: usize) -> bool {
+        debug_assert!(upper < self.len());
+        // SAFETY: `indexes` has `ndatums + 1` entries.
+        unsafe { *(*self.0).indexes.add(upper) >= 0 }
+    }
+
+    fn range_below(&self, upper: usize) -> Option<PartitionRange> {
+        (upper > 0 && self.has_partition_below(upper)).then(|| PartitionRange {
+            start: self.value(upper - 1),
+            end: self.value(upper),
+        })
+    }
+}

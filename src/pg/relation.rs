@@ -1,0 +1,106 @@
+//! Relations by name and oid, read from the relation cache.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+
+/// The relation `iot.<name>`, if `setup()` (or the extension) made it.
+pub fn in_schema_iot(name: &CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: catalogue cache look-ups with NUL-terminated names; a missing schema is reported by InvalidOid.
+    let relation = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"iot".as_ptr(), true);
+        if schema == pg_sys::InvalidOid {
+            return None;
+        }
+        pg_sys::get_relname_relid(name.as_ptr(), schema)
+    };
+    (relation != pg_sys::InvalidOid).then_some(relation)
+}
+
+/// An open relation; closed on drop, its lock kept until the transaction ends.
+pub struct OpenRelation(pg_sys::Relation);
+
+impl OpenRelation {
+    /// Opens `relation`, taking `lock` (at least ACCESS SHARE). Raises 42P01 when it was dropped meanwhile.
+    pub fn open(relation: pg_sys::Oid, lock: Lock) -> Self {
+        // SAFETY: raises an ERROR when the relation does not exist; else the pointer is valid until closed.
+        Self(unsafe { pg_sys::relation_open(relation, lock as pg_sys::LOCKMODE) })
+    }
+
+    /// The relation cache entry, valid while `self` lives.
+    pub(super) fn cache_entry(&self) -> pg_sys::Relation {
+        self.0
+    }
+
+    /// Its oid.
+    pub fn oid(&self) -> pg_sys::Oid {
+        // SAFETY: the cache entry of an open relation is valid.
+        unsafe { (*self.0).rd_id }
+    }
+
+    /// Name without schema.
+    pub fn name(&self) -> String {
+        // SAFETY: an open relation has its pg_class row, whose name is NUL-terminated.
+        unsafe { CStr::from_ptr((*(*self.0).rd_rel).relname.data.as_ptr()) }
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// Name of its schema.
+    pub fn schema(&self) -> String {
+        // SAFETY: as above; the schema of an open relation exists, and its name comes back as a fresh copy.
+        unsafe { CStr::from_ptr(pg_sys::get_namespace_name((*(*self.0).rd_rel).relnamespace)) }
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// `schema.name`, each part quoted where SQL needs it.
+    pub fn qualified_name(&self) -> String {
+        pgrx::spi::quote_qualified_identifier(self.schema(), self.name())
+    }
+
+    /// Role that owns it.
+    pub fn owner(&self) -> pg_sys::Oid {
+        // SAFETY: an open relation has its pg_class row.
+        unsafe { (*(*self.0).rd_rel).relowner }
+    }
+
+    /// Whether row security is enabled, and whether it is forced on the owner too.
+    pub fn row_security(&self) -> (bool, bool) {
+        // SAFETY: an open relation has its pg_class row.
+        unsafe {
+            (
+                (*(*self.0).rd_rel).relrowsecurity,
+                (*(*self.0).rd_rel).relforcerowsecurity,
+            )
+        }
+    }
+
+    /// Whether `name` is taken in the relation's schema.
+    pub fn sibling_exists(&self, name: &CStr) -> bool {
+        // SAFETY: a catalogue cache look-up with a NUL-terminated name.
+        unsafe {
+            pg_sys::get_relname_relid(name.as_ptr(), (*(*self.0).rd_rel).relnamespace) != pg_sys::InvalidOid
+        }
+    }
+}
+
+impl Drop for OpenRelation {
+    fn drop(&mut self) {
+        // While an ERROR unwinds, the transaction's abort releases the reference itself.
+        if !std::thread::panicking() {
+            // SAFETY: opened by `open`, closed once.
+            unsafe { pg_sys::relation_close(self.0, pg_sys::NoLock as pg_sys::LOCKMODE) };
+        }
+    }
+}
+
+/// Table locks the extension takes itself.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum Lock {
+    /// Reading the catalogue entry.
+    AccessShare = pg_sys::AccessShareLock,
+    /// What an INSERT takes: nobody can drop the table afterwards.
+    RowExclusive = pg_sys::RowExclusiveLock,
+}

@@ -1,0 +1,59 @@
+//! The one list of the extension's SQL, top to bottom in install order.
+//!
+//! Functions are declared by hand in these files (their Rust bodies carry `sql = false`), so that signature, volatility,
+//! comment and grants of an object stand together in one place.
+
+use pgrx::extension_sql_file;
+
+extension_sql_file!("../sql/schema/10_bucket.sql", name = "bucket", bootstrap);
+extension_sql_file!(
+    "../sql/schema/20_device.sql",
+    name = "device",
+    requires = ["bucket"]
+);
+extension_sql_file!(
+    "../sql/schema/20_device_triggers.sql",
+    name = "device_triggers",
+    requires = ["device"]
+);
+extension_sql_file!(
+    "../sql/schema/21_sensor_triggers.sql",
+    name = "sensor_triggers",
+    requires = ["device_triggers"]
+);
+extension_sql_file!(
+    "../sql/schema/23_group_triggers.sql",
+    name = "group_triggers",
+    requires = ["sensor_triggers"]
+);
+extension_sql_file!(
+    "../sql/schema/30_partition.sql",
+    name = "partition",
+    requires = ["group_triggers"]
+);
+extension_sql_file!(
+    "../sql/schema/40_alert.sql",
+    name = "alert",
+    requires = ["partition"]
+);
+extension_sql_file!(
+    "../sql/schema/22_alert_triggers.sql",
+    name = "alert_triggers",
+    requires = ["alert"]
+);
+extension_sql_file!(
+    "../sql/schema/50_ingest.sql",
+    name = "ingest",
+    requires = ["alert_triggers"]
+);
+extension_sql_file!(
+    "../sql/schema/60_command.sql",
+    name = "command",
+    requires = ["ingest"]
+);
+extension_sql_file!(
+    "../sql/schema/90_setup.sql",
+    name = "setup",
+    requires = ["command"],
+    finalize
+);
