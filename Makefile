@@ -2,7 +2,7 @@
 # The work is done in scripts/; this file only names it.
 
 # PG=15|16|17|18 or PG_CONFIG=/path/to/pg_config: which PostgreSQL. PROFILE=release|dev: how the extension is built.
-export PG PG_CONFIG PROFILE DESTDIR DATA ARGS BENCH ALL SUMMARY_FILE
+export PG PG_CONFIG PROFILE DESTDIR DATA LABELS WAIT ARGS BENCH ALL SUMMARY_FILE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test test-core lint test-db test-e2e install uninstall bench coverage clean

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -66,6 +67,6 @@ def heading(text: str) -> None:
 def _text(cell: object) -> str:
     if cell is None:
         return ""
-    if isinstance(cell, float):
+    if isinstance(cell, (float, Decimal)):
         return f"{cell:,.3f}".rstrip("0").rstrip(".")
     return str(cell)

@@ -101,21 +101,21 @@ def add_sensor(connection: psycopg.Connection, sensor: simulator.Sensor) -> str:
 def prepare_factory(connection: psycopg.Connection) -> tuple[list[Offer], str]:
     set_up(connection, "10 years")
     connection.execute("INSERT INTO iot.organizations (organization_name) VALUES ('Example Works')")
-    ids = {sensor: add_sensor(connection, sensor) for sensor in simulator.FACTORY}
+    ids = {sensor.name: add_sensor(connection, sensor) for sensor in simulator.FACTORY}
     connection.execute(
         """INSERT INTO iot.alert_rules (rule_name, sensor_id, sensor_type, rule_conditions, severity) VALUES
            ('Bearing hot', %(bearing)s, NULL, '{"threshold_high": 75}', 'critical'),
            ('Vibration high', NULL, 'vibration', '{"threshold_high": 4.5}', 'high'),
            ('Oven outside its band', %(oven)s, NULL, '{"outside": [170, 195]}', 'medium'),
            ('Hall too dry', NULL, 'humidity', '{"threshold_low": 30}', 'warning')""",
-        {"bearing": ids[simulator.FACTORY[0]], "oven": ids[simulator.FACTORY[2]]})
+        {"bearing": ids["bearing temperature"], "oven": ids["chamber temperature"]})
     connection.commit()
     # The simulation ends now: its week crosses a month's end on most days, so partitions are made on the way.
     days = 7
     start = (datetime.now(timezone.utc) - timedelta(days=days)).replace(second=0, microsecond=0)
-    offers = [Offer(ids[sensor], moment, value)
+    offers = [Offer(ids[sensor.name], moment, value)
               for sensor, moment, value in simulator.readings(start, days, timedelta(minutes=5))]
-    return offers, ids[simulator.FACTORY[0]]
+    return offers, ids["bearing temperature"]
 
 
 def prepare_file(connection: psycopg.Connection, path: Path) -> tuple[list[Offer], str]:

@@ -4,10 +4,11 @@
 . "$(dirname "$0")/lib.sh"
 
 TARPAULIN_VERSION=0.37.5
-if [ "$("$TOOLING/cargo/bin/cargo-tarpaulin" --version 2>/dev/null)" != "cargo-tarpaulin-tarpaulin $TARPAULIN_VERSION" ]; then
+if [ "$("$TOOLING/cargo/bin/cargo-tarpaulin" tarpaulin --version 2>/dev/null)" != "cargo-tarpaulin-tarpaulin $TARPAULIN_VERSION" ]; then
     say "Building cargo-tarpaulin $TARPAULIN_VERSION (several minutes, once)"
-    CARGO_TARGET_DIR=$TOOLING/tarpaulin-build cargo install --quiet --locked cargo-tarpaulin \
-        --version "$TARPAULIN_VERSION" --root "$TOOLING/cargo"
+    mkdir -p "$TOOLING"
+    CARGO_TARGET_DIR=$TOOLING/tarpaulin-build with_progress "$TOOLING/tarpaulin.log" cargo install --locked \
+        cargo-tarpaulin --version "$TARPAULIN_VERSION" --root "$TOOLING/cargo"
     rm -rf "$TOOLING/tarpaulin-build"
 fi
 # shellcheck disable=SC2086 # ARGS are words

@@ -96,4 +96,19 @@ real_bindir() { (cd "$("$PG_CONFIG" --bindir)" && pwd -P); }
 
 features() { echo "pg$PG ${1:-}"; }
 
+# Runs something long. Its words go to a log; on a terminal the latest of them shows that it lives. Ends with all of them
+# if it fails.
+with_progress() {
+    local log=$1
+    shift
+    "$@" 2>&1 | tee "$log" | sed -u 's/\x1b\[[0-9;]*m//g' | while IFS= read -r line; do
+        [ ! -t 1 ] || printf '\r\033[K    %.100s' "$line"
+    done || {
+        [ ! -t 1 ] || printf '\r\033[K'
+        cat "$log" >&2
+        return 1
+    }
+    [ ! -t 1 ] || printf '\r\033[K'
+}
+
 seconds() { printf '%d min %02d s' $(($1 / 60)) $(($1 % 60)); }

@@ -4,6 +4,10 @@
 . "$(dirname "$0")/lib.sh"
 choose_postgres
 
+for tool in fmt clippy; do
+    cargo "$tool" --version >/dev/null 2>&1 || fail "cargo $tool is missing: rustup component add rustfmt clippy"
+done
+
 failed=()
 check() {
     local name=$1

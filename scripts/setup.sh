@@ -107,8 +107,8 @@ done
 if [ "$("$TOOLING/cargo/bin/cargo-pgrx" pgrx --version 2>/dev/null)" != "cargo-pgrx $CARGO_PGRX_VERSION" ]; then
     say "Building cargo-pgrx $CARGO_PGRX_VERSION (about 5 minutes, once)"
     # A target directory of its own: this build shares nothing with the extension's.
-    CARGO_TARGET_DIR=$TOOLING/cargo-pgrx-build cargo install --quiet --locked cargo-pgrx \
-        --version "$CARGO_PGRX_VERSION" --root "$TOOLING/cargo" 9>&-
+    CARGO_TARGET_DIR=$TOOLING/cargo-pgrx-build with_progress "$TOOLING/cargo-pgrx.log" cargo install --locked \
+        cargo-pgrx --version "$CARGO_PGRX_VERSION" --root "$TOOLING/cargo" 9>&- || fail "cargo install failed"
     rm -rf "$TOOLING/cargo-pgrx-build"
 fi
 

@@ -7,6 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 choose_postgres
 
+trap 'exit 130' INT # else a step that ends in good order on Ctrl-C would be followed by the next one
 logs=$PROJECT/target/test-logs/pg$PG
 mkdir -p "$logs"
 rm -f "$logs"/*
@@ -24,7 +25,7 @@ say "PostgreSQL $PG: setup"
 
 # Adds up the closing lines of cargo test ("test result: …") and of pytest ("3 passed, 1 skipped in 0.12s").
 count() {
-    sed 's/\x1b\[[0-9;]*m//g' "$1" | awk '
+    awk '
         /^test result:/ { gsub(/[.;]/, ""); for (i = 2; i <= NF; i++) {
             if ($i == "passed") p += $(i - 1); if ($i == "failed") f += $(i - 1); if ($i == "ignored") s += $(i - 1) } }
         /^(=+ )?[0-9]+ (passed|failed|errors?|skipped|deselected|xfailed|xpassed)[, ].*in [0-9.]+s/ {
@@ -32,7 +33,7 @@ count() {
                 if ($(i + 1) == "passed" || $(i + 1) == "xpassed") p += $i
                 if ($(i + 1) == "failed" || $(i + 1) ~ /^errors?$/) f += $i
                 if ($(i + 1) == "skipped" || $(i + 1) == "xfailed") s += $i } }
-        END { printf "%d %d %d\n", p, f, s }'
+        END { printf "%d %d %d\n", p, f, s }' "$1"
 }
 
 for step in "${steps[@]}"; do
@@ -40,7 +41,8 @@ for step in "${steps[@]}"; do
     say "PostgreSQL $PG: step $number of ${#steps[@]}, $step"
     step_began=$SECONDS
     status=0
-    "$PROJECT/scripts/$step.sh" 2>&1 | tee "$logs/$step.log" || status=$?
+    # cargo-pgrx colours its words even where nobody sees it.
+    "$PROJECT/scripts/$step.sh" 2>&1 | sed -u 's/\x1b\[[0-9;]*m//g' | tee "$logs/$step.log" || status=$?
     read -r p f s < <(count "$logs/$step.log")
     [ "$status" -eq 0 ] || [ "$f" -gt 0 ] || f=1
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))

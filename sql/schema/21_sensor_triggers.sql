@@ -33,7 +33,7 @@ DECLARE
         CASE WHEN NEW.device_id <> OLD.device_id THEN 'device_id' END,
         CASE WHEN NEW.sensor_type <> OLD.sensor_type THEN 'sensor_type' END);
 BEGIN
-    IF changed <> '' AND EXISTS (SELECT FROM iot.sensor_data r WHERE r.sensor_id = OLD.sensor_id) THEN
+    IF EXISTS (SELECT FROM iot.sensor_data r WHERE r.sensor_id = OLD.sensor_id) THEN
         RAISE EXCEPTION '% of sensor "%" cannot change', changed, OLD.sensor_id
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   DETAIL = format('It has readings with device_id "%s" and sensor_type "%s".', OLD.device_id, OLD.sensor_type),
@@ -54,21 +54,30 @@ END
 $$;
 COMMENT ON FUNCTION iot.sensors_validate() IS 'Trigger: refuses a calibration that cannot be applied.';
 
--- The new calibration holds from the clock time on without end. Deleting what begins later also covers two changes in one
--- microsecond and a clock that was set back; in the ordinary case there is nothing to delete.
-CREATE FUNCTION iot.sensors_record_calibration() RETURNS trigger
+-- A sensor's first calibration holds from -infinity, each later one from the clock time on without end. Deleting what
+-- begins later also covers two changes in one microsecond and a clock that was set back.
+CREATE FUNCTION iot.record_calibration(sensor_uuid uuid, calibration jsonb) RETURNS void
+    VOLATILE STRICT PARALLEL UNSAFE
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     changed_at timestamptz := '-infinity';
 BEGIN
-    IF TG_OP = 'UPDATE' THEN
+    IF EXISTS (SELECT FROM iot.sensor_calibrations c WHERE c.sensor_id = sensor_uuid) THEN
         changed_at := clock_timestamp();
-        DELETE FROM iot.sensor_calibrations c WHERE c.sensor_id = NEW.sensor_id AND c.valid_from >= changed_at;
+        DELETE FROM iot.sensor_calibrations c WHERE c.sensor_id = sensor_uuid AND c.valid_from >= changed_at;
         UPDATE iot.sensor_calibrations c SET valid_to = changed_at
-         WHERE c.sensor_id = NEW.sensor_id AND c.valid_to > changed_at;
+         WHERE c.sensor_id = sensor_uuid AND c.valid_to > changed_at;
     END IF;
     INSERT INTO iot.sensor_calibrations (sensor_id, calibration_data, valid_from)
-    VALUES (NEW.sensor_id, NEW.calibration_data, changed_at);
+    VALUES (sensor_uuid, calibration, changed_at);
+END
+$$;
+COMMENT ON FUNCTION iot.record_calibration(uuid, jsonb) IS 'Continues a sensor''s history with a new calibration; called by a trigger on iot.sensors.';
+
+CREATE FUNCTION iot.sensors_record_calibration() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM iot.record_calibration(NEW.sensor_id, NEW.calibration_data);
     RETURN NULL;
 END
 $$;

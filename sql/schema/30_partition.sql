@@ -4,7 +4,7 @@ CREATE TABLE iot.partition_policy (
     parent             regclass    PRIMARY KEY,
     time_column        name        NOT NULL,
     partition_interval interval    NOT NULL,
-    premake            integer     NOT NULL CHECK (premake >= 0),
+    premake            integer     NOT NULL CHECK (premake OPERATOR(pg_catalog.>=) 0),
     retention          interval,
     index_policy       text[]      NOT NULL DEFAULT '{}'
 );

@@ -2,12 +2,14 @@
 --
 -- Types, CHECKs and defaults use core functions only, so that the tables outlive the extension. What needs a function of
 -- the extension (triggers, some defaults, views) is attached by the files in always/.
+-- A foreign key without ON DELETE clause refuses the deletion. RESTRICT would do the same, but PostgreSQL 18 gave it
+-- another SQLSTATE.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 -- Tenants, as a tree.
 CREATE TABLE iot.organizations (
     organization_id        uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
-    parent_organization_id uuid        REFERENCES iot.organizations ON DELETE RESTRICT,
+    parent_organization_id uuid        REFERENCES iot.organizations,
     organization_name      text        NOT NULL,
     external_id            text        UNIQUE,
     settings               jsonb       NOT NULL DEFAULT '{}',
@@ -29,7 +31,7 @@ COMMENT ON COLUMN iot.organizations.updated_at IS 'When the row last changed; ke
 -- Who the application's users are here. Logging in stays the application's business: no passwords, no hashes.
 CREATE TABLE iot.principals (
     user_id          uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
-    organization_id  uuid        REFERENCES iot.organizations ON DELETE RESTRICT,
+    organization_id  uuid        REFERENCES iot.organizations,
     application_role text        NOT NULL DEFAULT 'user' CHECK (application_role <> ''),
     database_role    name        UNIQUE,
     display_name     text,
@@ -86,9 +88,9 @@ CREATE TABLE iot.devices (
     device_serial_number    text             UNIQUE,
     device_name             text             NOT NULL,
     description             text,
-    device_type_id          uuid             REFERENCES iot.device_types ON DELETE RESTRICT,
-    organization_id         uuid             REFERENCES iot.organizations ON DELETE RESTRICT,
-    parent_device_id        uuid             REFERENCES iot.devices ON DELETE RESTRICT
+    device_type_id          uuid             REFERENCES iot.device_types,
+    organization_id         uuid             REFERENCES iot.organizations,
+    parent_device_id        uuid             REFERENCES iot.devices
                                              CHECK (parent_device_id <> device_id),
     location                text,
     latitude                double precision CHECK (latitude BETWEEN -90 AND 90),
@@ -182,7 +184,7 @@ COMMENT ON COLUMN iot.device_tags.tag_value IS 'Value of the label; empty for on
 -- Groups of devices: members named one by one, or found by a predicate.
 CREATE TABLE iot.device_groups (
     group_id        uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
-    organization_id uuid        REFERENCES iot.organizations ON DELETE RESTRICT,
+    organization_id uuid        REFERENCES iot.organizations,
     group_name      text        NOT NULL CHECK (group_name <> ''),
     description     text,
     group_predicate jsonb       CHECK (jsonb_typeof(group_predicate) = 'object'),
@@ -228,7 +230,7 @@ COMMENT ON COLUMN iot.user_group_members.group_id IS 'The group.';
 -- Sensors: one measured quantity of one device each.
 CREATE TABLE iot.sensors (
     sensor_id         uuid             PRIMARY KEY DEFAULT gen_random_uuid(),
-    device_id         uuid             NOT NULL REFERENCES iot.devices ON DELETE RESTRICT,
+    device_id         uuid             NOT NULL REFERENCES iot.devices,
     sensor_name       text             NOT NULL CHECK (sensor_name <> ''),
     sensor_type       text             NOT NULL CHECK (sensor_type <> ''),
     unit_of_measure   text             NOT NULL,

@@ -2,7 +2,8 @@
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 -- What is watched. A rule goes with the sensor or device it is about: left without that scope it would match more than
--- it was written for, or nothing. Types, groups and organizations are shared, so theirs must be dealt with first.
+-- it was written for. Types, groups and organizations are shared, so rules about them must be dealt with first. The
+-- indexes are for finding rules at ingest; rules are few enough to check the foreign keys without more.
 CREATE TABLE iot.alert_rules (
     rule_id          uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
     rule_name        text        NOT NULL CHECK (rule_name <> ''),
@@ -10,9 +11,9 @@ CREATE TABLE iot.alert_rules (
     sensor_id        uuid        REFERENCES iot.sensors ON DELETE CASCADE,
     device_id        uuid        REFERENCES iot.devices ON DELETE CASCADE,
     sensor_type      text,
-    device_type_id   uuid        REFERENCES iot.device_types ON DELETE RESTRICT,
-    group_id         uuid        REFERENCES iot.device_groups ON DELETE RESTRICT,
-    organization_id  uuid        REFERENCES iot.organizations ON DELETE RESTRICT,
+    device_type_id   uuid        REFERENCES iot.device_types,
+    group_id         uuid        REFERENCES iot.device_groups,
+    organization_id  uuid        REFERENCES iot.organizations,
     rule_conditions  jsonb       NOT NULL,
     severity         text        NOT NULL CHECK (severity IN ('info', 'low', 'medium', 'warning', 'high', 'critical')),
     alert_type       text        NOT NULL DEFAULT 'threshold' CHECK (alert_type <> ''),
@@ -48,7 +49,7 @@ COMMENT ON COLUMN iot.alert_rules.alert_type IS 'Kind of alert that it raises.';
 COMMENT ON COLUMN iot.alert_rules.message_template IS 'Message of its alerts, with placeholders in braces such as {value}.';
 COMMENT ON COLUMN iot.alert_rules.time_zone IS 'Zone of time windows that name none; NULL means the database''s.';
 COMMENT ON COLUMN iot.alert_rules.is_active IS 'Whether readings are matched against it.';
-COMMENT ON COLUMN iot.alert_rules.rule_version IS 'Counts changes to anything but name of author, description, is_active and times; kept by a trigger.';
+COMMENT ON COLUMN iot.alert_rules.rule_version IS 'Counts changes to what the rule does: created_by, description, is_active and times do not count. Kept by a trigger.';
 COMMENT ON COLUMN iot.alert_rules.created_by IS 'Setting app.user_id, or the session user where it is not set.';
 COMMENT ON COLUMN iot.alert_rules.created_at IS 'When the row was made.';
 COMMENT ON COLUMN iot.alert_rules.updated_at IS 'When the row last changed; kept by a trigger.';

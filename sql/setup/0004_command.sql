@@ -4,7 +4,7 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 -- The queue of commands, and what became of them.
 CREATE TABLE iot.device_commands (
     command_id         uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
-    device_id          uuid        NOT NULL REFERENCES iot.devices ON DELETE RESTRICT,
+    device_id          uuid        NOT NULL REFERENCES iot.devices,
     command_type       text        NOT NULL CHECK (btrim(command_type) <> ''),
     command_parameters jsonb       NOT NULL DEFAULT '{}',
     scheduled_at       timestamptz NOT NULL DEFAULT now(),

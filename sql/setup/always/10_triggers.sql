@@ -1,12 +1,13 @@
 -- Attaches the trigger functions of the extension to the tables, where DROP EXTENSION … CASCADE took them away.
 --
--- A trigger that is there already with its function is left alone, for CREATE TRIGGER locks out writers. Hence a trigger
--- whose clauses change in a later version is dropped by the migration that changes it, and made anew here.
+-- A trigger that is there already with its function is left alone, disabled or not, for CREATE TRIGGER locks out writers.
+-- Hence a trigger whose clauses change in a later version is dropped by the migration that changes it, and made anew here.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 DO $$
 DECLARE
     wanted record;
+    history_was_kept boolean := true;
 BEGIN
     FOR wanted IN SELECT * FROM (VALUES
         -- Every table with updated_at.
@@ -51,7 +52,9 @@ BEGIN
         ('sensors', 'sensors_refuse_truncate',
          'BEFORE TRUNCATE', 'FOR EACH STATEMENT', 'sensors_refuse_delete'),
         ('sensors', 'sensors_refuse_identity_change',
-         'BEFORE UPDATE OF sensor_id, device_id, sensor_type', 'FOR EACH ROW', 'sensors_refuse_identity_change'),
+         'BEFORE UPDATE OF sensor_id, device_id, sensor_type',
+         'FOR EACH ROW WHEN (OLD.sensor_id <> NEW.sensor_id OR OLD.device_id <> NEW.device_id OR OLD.sensor_type <> NEW.sensor_type)',
+         'sensors_refuse_identity_change'),
         ('sensors', 'sensors_validate',
          'BEFORE INSERT OR UPDATE OF calibration_data', 'FOR EACH ROW', 'sensors_validate'),
         ('sensors', 'sensors_record_first_calibration',
@@ -85,9 +88,12 @@ BEGIN
          'AFTER INSERT', 'FOR EACH ROW', 'devices_sync_groups'),
         ('devices', 'devices_sync_groups',
          'AFTER UPDATE OF device_type_id, device_status, firmware_version, hardware_version, location, organization_id',
-         'FOR EACH ROW WHEN ((OLD.device_type_id, OLD.device_status, OLD.firmware_version, OLD.hardware_version, OLD.location, OLD.organization_id)
-                             IS DISTINCT FROM
-                             (NEW.device_type_id, NEW.device_status, NEW.firmware_version, NEW.hardware_version, NEW.location, NEW.organization_id))',
+         'FOR EACH ROW WHEN (OLD.device_type_id IS DISTINCT FROM NEW.device_type_id
+                             OR OLD.device_status IS DISTINCT FROM NEW.device_status
+                             OR OLD.firmware_version IS DISTINCT FROM NEW.firmware_version
+                             OR OLD.hardware_version IS DISTINCT FROM NEW.hardware_version
+                             OR OLD.location IS DISTINCT FROM NEW.location
+                             OR OLD.organization_id IS DISTINCT FROM NEW.organization_id)',
          'devices_sync_groups'),
         ('device_tags', 'device_tags_sync_groups',
          'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'device_tags_sync_groups'),
@@ -102,7 +108,8 @@ BEGIN
          'AFTER INSERT', 'FOR EACH ROW WHEN (NEW.group_predicate IS NOT NULL)', 'device_groups_sync_devices'),
         ('device_groups', 'device_groups_sync_devices',
          'AFTER UPDATE OF organization_id, group_predicate',
-         'FOR EACH ROW WHEN ((OLD.organization_id, OLD.group_predicate) IS DISTINCT FROM (NEW.organization_id, NEW.group_predicate))',
+         'FOR EACH ROW WHEN (OLD.organization_id IS DISTINCT FROM NEW.organization_id
+                             OR OLD.group_predicate IS DISTINCT FROM NEW.group_predicate)',
          'device_groups_sync_devices'),
         ('device_group_members', 'device_group_members_guard_insert',
          'AFTER INSERT', 'FOR EACH ROW WHEN (NEW.is_dynamic)', 'device_group_members_guard'),
@@ -119,6 +126,16 @@ BEGIN
                AND t.tgfoid = format('iot.%I()', wanted.function_name)::regprocedure);
         EXECUTE format('CREATE OR REPLACE TRIGGER %I %s ON iot.%I %s EXECUTE FUNCTION iot.%I()',
                        wanted.trigger_name, wanted.event, wanted.table_name, wanted.level, wanted.function_name);
+        history_was_kept := history_was_kept AND wanted.trigger_name <> 'sensors_record_calibration';
     END LOOP;
+
+    -- Calibrations that were changed while the triggers were away hold from now on.
+    IF NOT history_was_kept THEN
+        PERFORM iot.record_calibration(s.sensor_id, s.calibration_data)
+           FROM iot.sensors s
+           LEFT JOIN iot.sensor_calibrations c
+             ON c.sensor_id = s.sensor_id AND c.valid_from <= clock_timestamp() AND c.valid_to > clock_timestamp()
+          WHERE c.calibration_data IS DISTINCT FROM s.calibration_data;
+    END IF;
 END
 $$;

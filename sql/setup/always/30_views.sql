@@ -21,6 +21,8 @@ BEGIN
            AND (g.organization_id IS NULL OR g.organization_id = d.organization_id)
          WHERE NOT EXISTS (SELECT FROM iot.device_group_members m
                             WHERE m.group_id = g.group_id AND m.device_id = d.device_id AND NOT m.is_dynamic);
+        -- The stored form may have missed something while the triggers were away.
+        PERFORM iot.sync_devices_of_group(g.group_id) FROM iot.device_groups g;
         COMMENT ON VIEW iot.device_group_membership IS 'Members of device groups, dynamic ones computed from the predicates; iot.device_group_members is its stored form.';
         COMMENT ON COLUMN iot.device_group_membership.group_id IS 'The group.';
         COMMENT ON COLUMN iot.device_group_membership.device_id IS 'The device.';
