@@ -10,8 +10,11 @@ choose_postgres
 destination=${DESTDIR:-}
 profile=${PROFILE:-release}
 package=$PROJECT/target/package/pg$PG-$profile
-extension_dir=$("$PG_CONFIG" --sharedir)/extension
-library_dir=$("$PG_CONFIG" --pkglibdir)
+built_extension_dir=$package$("$PG_CONFIG" --sharedir)/extension
+built_library_dir=$package$("$PG_CONFIG" --pkglibdir)
+# Without links, as the private copies have it.
+extension_dir=$(cd "$("$PG_CONFIG" --sharedir)" && pwd -P)/extension
+library_dir=$(cd "$("$PG_CONFIG" --pkglibdir)" && pwd -P)
 
 # Runs a command as we are when the directory (or the nearest one above it that exists) is writable, else as root.
 for_directory() {
@@ -35,9 +38,9 @@ case ${1:?usage: install.sh install|uninstall} in
         remove
         for_directory "$destination$extension_dir" install -d "$destination$extension_dir"
         for_directory "$destination$library_dir" install -d "$destination$library_dir"
-        for_directory "$destination$extension_dir" install -m 644 "$package$extension_dir/$EXTENSION".control \
-            "$package$extension_dir/$EXTENSION"--*.sql "$destination$extension_dir/"
-        for_directory "$destination$library_dir" install -m 755 "$package$library_dir/$EXTENSION.so" "$destination$library_dir/"
+        for_directory "$destination$extension_dir" install -m 644 "$built_extension_dir/$EXTENSION.control" \
+            "$built_extension_dir/$EXTENSION"--*.sql "$destination$extension_dir/"
+        for_directory "$destination$library_dir" install -m 755 "$built_library_dir/$EXTENSION.so" "$destination$library_dir/"
         note "installed in $destination$extension_dir and $destination$library_dir"
         ;;
     uninstall)

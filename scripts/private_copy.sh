@@ -37,10 +37,15 @@ copy_tree() {
     from=$(cd "$1" 2>/dev/null && pwd -P) || return 0
     mkdir -p "$copy$from"
     # Without the owner: the copy is ours.
-    cp -R --preserve=mode,timestamps "${@:2}" "$from/." "$copy$from/"
+    cp -R --preserve=mode,timestamps "$from/." "$copy$from/"
 }
 
-copy_tree "$bindir" -L # a program that is a link would look for its files beside the real one
+# Some systems keep the programs in /usr/bin, among all the others. Links are followed: a program that is one would look
+# for its files beside the real one.
+mkdir -p "$copy$bindir"
+find "$bindir" -maxdepth 1 \( -name 'pg_*' -o -name postgres -o -name initdb -o -name psql -o -name pgbench \
+    -o -name 'create*' -o -name 'drop*' -o -name 'vacuum*' -o -name reindexdb -o -name clusterdb \) \
+    -exec cp -L --preserve=mode,timestamps -t "$copy$bindir" {} +
 copy_tree "$("$PG_CONFIG" --pkglibdir)"
 copy_tree "$("$PG_CONFIG" --sharedir)"
 copy_tree "$("$PG_CONFIG" --pkgincludedir)"
@@ -52,8 +57,10 @@ esac
 
 # Libraries that the programs bring along (found by a path relative to themselves, so they must come too). ldd grumbles
 # about scripts among the programs.
-libraries=$(find "$bindir" "$("$PG_CONFIG" --pkglibdir)" -maxdepth 1 -type f \( -perm /111 -o -name '*.so' \) -exec ldd {} + \
-    2>/dev/null | sed -n 's/^.*=> \(\/[^ ]*\) (.*$/\1/p' | sort -u || true)
+libraries=$({
+    find "$copy$bindir" -type f -printf "$bindir/%f\n"
+    find "$("$PG_CONFIG" --pkglibdir)" -maxdepth 1 -name '*.so'
+} | xargs -d '\n' ldd 2>/dev/null | sed -n 's/^.*=> \(\/[^ ]*\) (.*$/\1/p' | sort -u || true)
 while IFS= read -r library; do
     case $library in
         '' | /lib/* | /lib64/* | /usr/lib/*-linux-gnu/* | /usr/lib64/*) ;;

@@ -29,21 +29,10 @@ struct PreparedCondition {
 impl PreparedCondition {
     fn compile(conditions: Jsonb<'_>) -> IotResult<Self> {
         let condition = CompiledCondition::parse(&conditions.parse()?)?;
-        let metadata_checks = condition
-            .metadata_checks()
-            .iter()
-            .map(JsonbImage::from_value)
-            .collect::<IotResult<_>>()?;
-        let zones = condition
-            .time_zones()
-            .iter()
-            .map(|name| known_zone(name))
-            .collect::<IotResult<_>>()?;
-        Ok(Self {
-            condition,
-            metadata_checks,
-            zones,
-        })
+        let metadata_checks =
+            condition.metadata_checks().iter().map(JsonbImage::from_value).collect::<IotResult<_>>()?;
+        let zones = condition.time_zones().iter().map(|name| known_zone(name)).collect::<IotResult<_>>()?;
+        Ok(Self { condition, metadata_checks, zones })
     }
 
     /// The compiled form of `conditions`, from the backend's cache.
@@ -79,10 +68,7 @@ struct Surroundings<'a> {
 
 impl Environment for Surroundings<'_> {
     fn metadata_contains(&self, check: usize) -> bool {
-        self.prepared
-            .metadata_checks
-            .get(check)
-            .is_some_and(|operand| operand.is_contained_in(self.metadata))
+        self.prepared.metadata_checks.get(check).is_some_and(|operand| operand.is_contained_in(self.metadata))
     }
 
     fn time_of_day(&self, zone: Option<usize>) -> TimeOfDay {
@@ -126,9 +112,7 @@ fn validate_alert_rule(
     message_template: Option<&str>,
     time_zone: Option<&str>,
 ) {
-    let conditions = rule_conditions
-        .ok_or_else(|| IotError::null_argument("rule_conditions"))
-        .or_raise();
+    let conditions = rule_conditions.ok_or_else(|| IotError::null_argument("rule_conditions")).or_raise();
     let prepared = PreparedCondition::compile(conditions).or_raise();
     if prepared.condition.is_empty() {
         IotError::invalid_argument("rule_conditions must not be empty")
@@ -136,9 +120,7 @@ fn validate_alert_rule(
             .hint("Give at least one condition, such as '{\"threshold_high\": 80}'.")
             .raise();
     }
-    let template = message_template
-        .ok_or_else(|| IotError::null_argument("message_template"))
-        .or_raise();
+    let template = message_template.ok_or_else(|| IotError::null_argument("message_template")).or_raise();
     MessageTemplate::parse(template).or_raise();
     if let Some(name) = time_zone {
         known_zone(name).or_raise();
@@ -152,28 +134,15 @@ fn check_alert_rules(
     sensor_metadata: Option<Jsonb<'_>>,
 ) -> Vec<Uuid> {
     catalog::require_setup().or_raise();
-    let sensor_id = sensor_uuid
-        .ok_or_else(|| IotError::null_argument("sensor_uuid"))
-        .or_raise();
-    let value = sensor_value
-        .ok_or_else(|| IotError::null_argument("sensor_value"))
-        .or_raise();
+    let sensor_id = sensor_uuid.ok_or_else(|| IotError::null_argument("sensor_uuid")).or_raise();
+    let value = sensor_value.ok_or_else(|| IotError::null_argument("sensor_value")).or_raise();
     accept_value(value).or_raise();
     let no_metadata = JsonbImage::empty_object();
     let metadata = sensor_metadata.unwrap_or(no_metadata.as_jsonb());
     with_session(|session| {
         let now = clock::now();
         let sensor = sensor::load(session, sensor_id, now)?;
-        check(
-            session,
-            &sensor,
-            &Checked {
-                value,
-                metadata,
-                at: now,
-                data_id: None,
-            },
-        )
+        check(session, &sensor, &Checked { value, metadata, at: now, data_id: None })
     })
     .or_raise()
 }
@@ -210,20 +179,14 @@ fn check(session: &mut Session<'_>, sensor: &Sensor<'_>, checked: &Checked<'_>) 
             Some(name) => Some(known_zone(name)?),
             None if prepared.condition.uses_default_zone() => {
                 if database_zone.is_none() {
-                    database_zone = server::database_time_zone(session)?
-                        .as_deref()
-                        .and_then(Zone::named);
+                    database_zone = server::database_time_zone(session)?.as_deref().and_then(Zone::named);
                 }
                 database_zone
             }
             None => None,
         };
-        let surroundings = Surroundings {
-            prepared: &prepared,
-            metadata: checked.metadata,
-            at: checked.at,
-            default_zone,
-        };
+        let surroundings =
+            Surroundings { prepared: &prepared, metadata: checked.metadata, at: checked.at, default_zone };
         let verdict = prepared.condition.evaluate(checked.value, &surroundings);
         if verdict.matched {
             let message = message(&rule, sensor, checked, verdict.threshold)?;
@@ -248,17 +211,15 @@ fn message(
     checked: &Checked<'_>,
     threshold: Option<f64>,
 ) -> IotResult<String> {
-    Ok(
-        MessageTemplate::parse(&rule.message_template)?.render(&MessageFields {
-            rule_name: &rule.rule_name,
-            sensor_name: &sensor.sensor_name,
-            sensor_type: &sensor.sensor_type,
-            device_name: &sensor.device_name,
-            value: checked.value,
-            unit: &sensor.unit,
-            threshold,
-            severity: &rule.severity,
-            time: checked.at,
-        }),
-    )
+    Ok(MessageTemplate::parse(&rule.message_template)?.render(&MessageFields {
+        rule_name: &rule.rule_name,
+        sensor_name: &sensor.sensor_name,
+        sensor_type: &sensor.sensor_type,
+        device_name: &sensor.device_name,
+        value: checked.value,
+        unit: &sensor.unit,
+        threshold,
+        severity: &rule.severity,
+        time: checked.at,
+    }))
 }

@@ -38,9 +38,7 @@ fn time_bucket_offset(
         .raise();
     }
     let day = iot_core::time::MICROS_PER_DAY;
-    let offset = i64::from(bucket_offset.days())
-        .saturating_mul(day)
-        .saturating_add(bucket_offset.micros());
+    let offset = i64::from(bucket_offset.days()).saturating_mul(day).saturating_add(bucket_offset.micros());
     start(bucket::bucket_start_with_offset(width(&bucket_width), clock::from_pg(ts), offset).or_raise())
 }
 

@@ -18,9 +18,7 @@ fn queue_device_command(
     scheduled_time: Option<TimestampWithTimeZone>,
 ) -> Option<Uuid> {
     catalog::require_setup().or_raise();
-    let device_id = device_uuid
-        .ok_or_else(|| IotError::null_argument("device_uuid"))
-        .or_raise();
+    let device_id = device_uuid.ok_or_else(|| IotError::null_argument("device_uuid")).or_raise();
     let command_type = command_type(command_type_param).or_raise();
     let no_parameters = JsonbImage::empty_object();
     let parameters = command_params.unwrap_or(no_parameters.as_jsonb());
@@ -41,32 +39,21 @@ fn queue_device_command(
 fn command_type(given: Option<&str>) -> IotResult<&str> {
     let given = given.ok_or_else(|| IotError::null_argument("command_type_param"))?;
     if given.trim().is_empty() {
-        return Err(
-            IotError::invalid_argument(format!("command_type_param \"{given}\" is empty"))
-                .hint("Name what the device shall do, such as 'restart'."),
-        );
+        return Err(IotError::invalid_argument(format!("command_type_param \"{given}\" is empty"))
+            .hint("Name what the device shall do, such as 'restart'."));
     }
     Ok(given)
 }
 
 fn require_commandable(device_id: Uuid, status: Option<&str>) -> IotResult<()> {
     let Some(status) = status else {
-        return Err(
-            IotError::unknown_object(format!("device \"{device_id}\" does not exist"))
-                .hint("Register it in iot.devices first, and check that row security lets this role see it."),
-        );
+        return Err(IotError::unknown_object(format!("device \"{device_id}\" does not exist"))
+            .hint("Register it in iot.devices first, and check that row security lets this role see it."));
     };
-    if status
-        .parse::<DeviceStatus>()
-        .is_ok_and(DeviceStatus::accepts_commands)
-    {
+    if status.parse::<DeviceStatus>().is_ok_and(DeviceStatus::accepts_commands) {
         return Ok(());
     }
-    Err(
-        IotError::wrong_state(format!("device \"{device_id}\" does not accept commands"))
-            .detail(format!("Its device_status is \"{status}\"."))
-            .hint(
-                "Only devices that are active or in maintenance take commands; change device_status first.",
-            ),
-    )
+    Err(IotError::wrong_state(format!("device \"{device_id}\" does not accept commands"))
+        .detail(format!("Its device_status is \"{status}\"."))
+        .hint("Only devices that are active or in maintenance take commands; change device_status first."))
 }

@@ -5,10 +5,7 @@ use pgrx::pg_extern;
 
 #[pg_extern(sql = false)]
 fn device_status_can_become(from_status: &str, to_status: &str) -> bool {
-    match (
-        from_status.parse::<DeviceStatus>(),
-        to_status.parse::<DeviceStatus>(),
-    ) {
+    match (from_status.parse::<DeviceStatus>(), to_status.parse::<DeviceStatus>()) {
         (Ok(from), Ok(to)) => from.can_become(to),
         // Unknown names are the CHECK constraint's to refuse.
         _ => false,

@@ -25,12 +25,7 @@ pub type IotResult<T> = Result<T, IotError>;
 impl IotError {
     /// An error with SQLSTATE `code`.
     pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            detail: None,
-            hint: None,
-        }
+        Self { code, message: message.into(), detail: None, hint: None }
     }
 
     /// A NULL where a value is needed: 22004.
@@ -103,10 +98,7 @@ impl<T, E: Into<IotError>> OrRaise<T> for Result<T, E> {
 /// SPI reports a failing statement by ERROR, so what arrives here is a defect of ours: XX000.
 impl From<pgrx::spi::Error> for IotError {
     fn from(error: pgrx::spi::Error) -> Self {
-        Self::new(
-            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            format!("internal query failed: {error}"),
-        )
+        Self::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("internal query failed: {error}"))
     }
 }
 
@@ -135,11 +127,7 @@ impl From<CalibrationError> for IotError {
 
 impl From<ValueRejection> for IotError {
     fn from(error: ValueRejection) -> Self {
-        Self::new(
-            PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-            error.to_string(),
-        )
-        .hint(error.hint())
+        Self::new(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, error.to_string()).hint(error.hint())
     }
 }
 

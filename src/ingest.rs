@@ -51,12 +51,8 @@ fn process_sensor_data(
     catalog::require_setup().or_raise();
     let no_metadata = JsonbImage::empty_object();
     let offered = Offered {
-        sensor_id: sensor_uuid
-            .ok_or_else(|| IotError::null_argument("sensor_uuid"))
-            .or_raise(),
-        raw_value: measurement_value
-            .ok_or_else(|| IotError::null_argument("measurement_value"))
-            .or_raise(),
+        sensor_id: sensor_uuid.ok_or_else(|| IotError::null_argument("sensor_uuid")).or_raise(),
+        raw_value: measurement_value.ok_or_else(|| IotError::null_argument("measurement_value")).or_raise(),
         metadata: measurement_metadata.unwrap_or(no_metadata.as_jsonb()),
         measured_at: measurement_timestamp.map(clock::from_pg),
     };
@@ -122,11 +118,7 @@ fn score(
     measured_at: Timestamp,
     from_future: bool,
 ) -> IotResult<detect::AnomalyScore> {
-    let since = if from_future {
-        Timestamp(i64::MIN)
-    } else {
-        measured_at
-    };
+    let since = if from_future { Timestamp(i64::MIN) } else { measured_at };
     let newest = reading::newest_since(session, sensor.sensor_id, since)?;
     let high_water = match (newest, from_future) {
         (Some(newest), _) => newest,
@@ -159,10 +151,7 @@ fn store(
     }
     Err(IotError::new(
         PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-        format!(
-            "sensor \"{}\" has a reading for every microsecond around now",
-            sensor.sensor_id
-        ),
+        format!("sensor \"{}\" has a reading for every microsecond around now", sensor.sensor_id),
     )
     .hint("Pass measurement_timestamp."))
 }
@@ -190,16 +179,12 @@ fn next_data_id(now: Timestamp) -> IotResult<Uuid> {
     }
     let unix_micros = now.0 + UNIX_EPOCH_OFFSET_DAYS * MICROS_PER_DAY;
     let random = random::bytes()?;
-    Ok(Uuid::from_bytes(GENERATOR.with_borrow_mut(|generator| {
-        generator.next(unix_micros, random)
-    })))
+    Ok(Uuid::from_bytes(GENERATOR.with_borrow_mut(|generator| generator.next(unix_micros, random))))
 }
 
 #[pg_extern(sql = false)]
 fn validate_calibration(calibration_data: Option<Jsonb<'_>>) {
-    let calibration = calibration_data
-        .ok_or_else(|| IotError::null_argument("calibration_data"))
-        .or_raise();
+    let calibration = calibration_data.ok_or_else(|| IotError::null_argument("calibration_data")).or_raise();
     Calibration::from_json(&calibration.parse().or_raise()).or_raise();
 }
 

@@ -59,10 +59,7 @@ pub fn create_missing(
         schema: parent.schema(),
         qualified_parent: parent.qualified_name(),
         row_security: parent.row_security(),
-        names: chosen
-            .iter()
-            .map(|&range| free_name(&parent, interval, range))
-            .collect::<IotResult<_>>()?,
+        names: chosen.iter().map(|&range| free_name(&parent, interval, range)).collect::<IotResult<_>>()?,
         ranges: chosen,
     };
     drop(parent);
@@ -112,11 +109,7 @@ fn create(session: &mut Session<'_>, work: &Work, name: &str, range: PartitionRa
 fn free_name(parent: &OpenRelation, interval: PartitionInterval, range: PartitionRange) -> IotResult<String> {
     let usual = partition_name(&parent.name(), interval, range);
     for attempt in 0..100 {
-        let name = if attempt == 0 {
-            usual.clone()
-        } else {
-            format!("{usual}_{attempt}")
-        };
+        let name = if attempt == 0 { usual.clone() } else { format!("{usual}_{attempt}") };
         let c_name =
             CString::new(name.as_str()).map_err(|_| IotError::invalid_argument("table name contains NUL"))?;
         if !parent.sibling_exists(&c_name) {
@@ -125,11 +118,7 @@ fn free_name(parent: &OpenRelation, interval: PartitionInterval, range: Partitio
     }
     Err(IotError::new(
         PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
-        format!(
-            "no free name for partition {} of \"{}\"",
-            quote_identifier(&usual),
-            parent.name()
-        ),
+        format!("no free name for partition {} of \"{}\"", quote_identifier(&usual), parent.name()),
     )
     .hint("Drop or rename the detached partitions of that range."))
 }
@@ -141,9 +130,7 @@ fn interval_of(session: &mut Session<'_>, table: Oid) -> IotResult<PartitionInte
 
 #[pg_extern(sql = false)]
 fn create_monthly_partition(parent: Oid, year: i32, month: i32) -> Option<String> {
-    let first = u32::try_from(month)
-        .ok()
-        .and_then(|month| Timestamp::from_utc_civil(year, month, 1));
+    let first = u32::try_from(month).ok().and_then(|month| Timestamp::from_utc_civil(year, month, 1));
     let Some(first) = first.filter(|_| (1..=9999).contains(&year)) else {
         IotError::invalid_argument(format!("year {year}, month {month} is not a month"))
             .hint("Give a year from 1 to 9999 and a month from 1 to 12.")
@@ -151,9 +138,7 @@ fn create_monthly_partition(parent: Oid, year: i32, month: i32) -> Option<String
     };
     with_session(|session| {
         create_missing(session, parent, PartitionInterval::Month, |existing| {
-            range_for(existing, PartitionInterval::Month, first)
-                .into_iter()
-                .collect()
+            range_for(existing, PartitionInterval::Month, first).into_iter().collect()
         })
     })
     .or_raise()

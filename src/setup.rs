@@ -17,26 +17,10 @@ use crate::pg::{clock, lock, partition_bounds};
 
 /// The migrations, in order. A released one is never edited: what changes is a new file.
 const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "registry",
-        text: include_str!("../sql/setup/0001_registry.sql"),
-    },
-    Migration {
-        version: 2,
-        name: "sensor_data",
-        text: include_str!("../sql/setup/0002_sensor_data.sql"),
-    },
-    Migration {
-        version: 3,
-        name: "alert",
-        text: include_str!("../sql/setup/0003_alert.sql"),
-    },
-    Migration {
-        version: 4,
-        name: "command",
-        text: include_str!("../sql/setup/0004_command.sql"),
-    },
+    Migration { version: 1, name: "registry", text: include_str!("../sql/setup/0001_registry.sql") },
+    Migration { version: 2, name: "sensor_data", text: include_str!("../sql/setup/0002_sensor_data.sql") },
+    Migration { version: 3, name: "alert", text: include_str!("../sql/setup/0003_alert.sql") },
+    Migration { version: 4, name: "command", text: include_str!("../sql/setup/0004_command.sql") },
 ];
 
 /// Makes the table that records migrations.
@@ -115,12 +99,7 @@ fn setup(
     retention: Option<Interval>,
     index_policy: Option<Vec<String>>,
 ) -> JsonB {
-    let wishes = Wishes {
-        partition_interval,
-        premake,
-        retention,
-        index_policy,
-    };
+    let wishes = Wishes { partition_interval, premake, retention, index_policy };
     check(&wishes).or_raise();
     let report = with_session(|session| run(session, wishes)).or_raise();
     JsonB(serde_json::to_value(report).unwrap_or_default())
@@ -133,10 +112,8 @@ fn check(wishes: &Wishes) -> IotResult<()> {
     if let Some(premake) = wishes.premake
         && !(0..=1000).contains(&premake)
     {
-        return Err(
-            IotError::invalid_argument(format!("premake {premake} is not between 0 and 1000"))
-                .hint("Give the number of partitions to keep ready beyond the current one."),
-        );
+        return Err(IotError::invalid_argument(format!("premake {premake} is not between 0 and 1000"))
+            .hint("Give the number of partitions to keep ready beyond the current one."));
     }
     if let Some(retention) = &wishes.retention
         && (retention.months() < 0
@@ -144,18 +121,14 @@ fn check(wishes: &Wishes) -> IotResult<()> {
             || retention.micros() < 0
             || (retention.months() == 0 && retention.days() == 0))
     {
-        return Err(
-            IotError::invalid_argument(format!("retention {retention} is shorter than a day"))
-                .hint("Give how far back readings are accepted, such as '2 years'."),
-        );
+        return Err(IotError::invalid_argument(format!("retention {retention} is shorter than a day"))
+            .hint("Give how far back readings are accepted, such as '2 years'."));
     }
     for policy in wishes.index_policy.iter().flatten() {
         if !OPTIONAL_INDEXES.iter().any(|index| index.policy == policy) {
             let known: Vec<_> = OPTIONAL_INDEXES.iter().map(|index| index.policy).collect();
-            return Err(
-                IotError::invalid_argument(format!("index_policy has no index \"{policy}\""))
-                    .hint(format!("Choose among: {}.", known.join(", "))),
-            );
+            return Err(IotError::invalid_argument(format!("index_policy has no index \"{policy}\""))
+                .hint(format!("Choose among: {}.", known.join(", "))));
         }
     }
     Ok(())
@@ -217,10 +190,7 @@ fn migrate(session: &mut Session<'_>, report: &mut Report) -> IotResult<()> {
         ))
         .hint("Install the newer iot_ext and run ALTER EXTENSION iot_ext UPDATE; there are no downgrades."));
     }
-    for migration in MIGRATIONS
-        .iter()
-        .filter(|migration| !applied.contains(&migration.version))
-    {
+    for migration in MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)) {
         session.run(migration.text)?;
         migration::record(session, migration)?;
         report.migrations_applied.push(migration.name);
@@ -259,10 +229,7 @@ fn align_indexes(session: &mut Session<'_>, policy: &[String], report: &mut Repo
         let c_name = std::ffi::CString::new(index.name).unwrap_or_default();
         let exists = in_schema_iot(&c_name).is_some();
         if wanted && !exists {
-            session.run(&format!(
-                "CREATE INDEX {} ON iot.sensor_data {}",
-                index.name, index.definition
-            ))?;
+            session.run(&format!("CREATE INDEX {} ON iot.sensor_data {}", index.name, index.definition))?;
             report.indexes_created.push(index.name);
         } else if exists && !wanted {
             session.run(&format!("DROP INDEX iot.{}", index.name))?;

@@ -38,12 +38,8 @@ pub fn insert(
     parameters: Jsonb<'_>,
     scheduled_at: Timestamp,
 ) -> IotResult<Option<Uuid>> {
-    let arguments = [
-        device_id.into(),
-        command_type.into(),
-        parameters.into(),
-        clock::to_pg(scheduled_at).into(),
-    ];
+    let arguments =
+        [device_id.into(), command_type.into(), parameters.into(), clock::to_pg(scheduled_at).into()];
     match session.execute(&INSERT, &arguments)?.first() {
         Some(row) => row.optional(1),
         None => Ok(None),

@@ -37,11 +37,7 @@ statement!(RECORD: (INT4OID, TEXTOID, TEXTOID)
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn record(session: &mut Session<'_>, migration: &Migration) -> IotResult<()> {
-    let arguments = [
-        migration.version.into(),
-        migration.name.into(),
-        env!("CARGO_PKG_VERSION").into(),
-    ];
+    let arguments = [migration.version.into(), migration.name.into(), env!("CARGO_PKG_VERSION").into()];
     session.execute(&RECORD, &arguments)?;
     Ok(())
 }

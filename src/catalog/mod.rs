@@ -24,8 +24,6 @@ pub fn require_setup() -> IotResult<()> {
     {
         return Ok(());
     }
-    Err(
-        IotError::wrong_state("the tables of iot_ext do not exist in this database yet")
-            .hint("Create them with: SELECT iot.setup();"),
-    )
+    Err(IotError::wrong_state("the tables of iot_ext do not exist in this database yet")
+        .hint("Create them with: SELECT iot.setup();"))
 }

@@ -52,11 +52,7 @@ pub fn load(session: &mut Session<'_>, table: Oid) -> IotResult<Option<Partition
 /// # Errors
 /// 22023 for any but one hour, day, week or month.
 pub fn interval(given: &Interval) -> IotResult<PartitionInterval> {
-    Ok(PartitionInterval::from_interval(
-        given.months(),
-        given.days(),
-        given.micros(),
-    )?)
+    Ok(PartitionInterval::from_interval(given.months(), given.days(), given.micros())?)
 }
 
 statement!(STORE: (REGCLASSOID, TEXTOID, INTERVALOID, INT4OID, INTERVALOID, TEXTARRAYOID)

@@ -52,11 +52,7 @@ pub fn newest_since(
     sensor_id: Uuid,
     since: Timestamp,
 ) -> IotResult<Option<Timestamp>> {
-    let arguments = [
-        sensor_id.into(),
-        clock::to_pg(since).into(),
-        QualityFlags::FUTURE.0.into(),
-    ];
+    let arguments = [sensor_id.into(), clock::to_pg(since).into(), QualityFlags::FUTURE.0.into()];
     match session.execute(&NEWEST_SINCE, &arguments)?.first() {
         Some(row) => Ok(Some(clock::from_pg(row.get(1)?))),
         None => Ok(None),
@@ -82,11 +78,7 @@ statement!(
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn window(session: &mut Session<'_>, sensor_id: Uuid, start: Timestamp) -> IotResult<WindowStatistics> {
-    let arguments = [
-        sensor_id.into(),
-        clock::to_pg(start).into(),
-        QualityFlags::FUTURE.0.into(),
-    ];
+    let arguments = [sensor_id.into(), clock::to_pg(start).into(), QualityFlags::FUTURE.0.into()];
     let Some(row) = session.execute(&WINDOW, &arguments)?.first() else {
         return Ok(WindowStatistics::default());
     };
@@ -150,10 +142,7 @@ statement!(FIND: (UUIDOID, TIMESTAMPTZOID)
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn find(session: &mut Session<'_>, sensor_id: Uuid, measured_at: Timestamp) -> IotResult<Option<Uuid>> {
-    match session
-        .execute(&FIND, &[sensor_id.into(), clock::to_pg(measured_at).into()])?
-        .first()
-    {
+    match session.execute(&FIND, &[sensor_id.into(), clock::to_pg(measured_at).into()])?.first() {
         Some(row) => row.optional(1),
         None => Ok(None),
     }

@@ -61,14 +61,9 @@ pub fn load<'session>(
     sensor_id: Uuid,
     at: Timestamp,
 ) -> IotResult<Sensor<'session>> {
-    let Some(row) = session
-        .execute(&LOAD, &[sensor_id.into(), clock::to_pg(at).into()])?
-        .first()
-    else {
-        return Err(
-            IotError::unknown_object(format!("sensor \"{sensor_id}\" does not exist"))
-                .hint("Register it in iot.sensors first, and check that row security lets this role see it."),
-        );
+    let Some(row) = session.execute(&LOAD, &[sensor_id.into(), clock::to_pg(at).into()])?.first() else {
+        return Err(IotError::unknown_object(format!("sensor \"{sensor_id}\" does not exist"))
+            .hint("Register it in iot.sensors first, and check that row security lets this role see it."));
     };
     let calibration = row.jsonb(11)?.ok_or_else(|| {
         IotError::wrong_state(format!("sensor \"{sensor_id}\" has a NULL calibration"))
@@ -82,10 +77,7 @@ pub fn load<'session>(
         sensor_type: row.get(4)?,
         unit: row.get(5)?,
         status: row.get(6)?,
-        physical_range: PhysicalRange {
-            minimum: row.optional(7)?,
-            maximum: row.optional(8)?,
-        },
+        physical_range: PhysicalRange { minimum: row.optional(7)?, maximum: row.optional(8)? },
         sensor_name: row.get(9)?,
         device_name: row.get(10)?,
         calibration,
@@ -102,10 +94,8 @@ impl Sensor<'_> {
         if self.status == "active" {
             return Ok(());
         }
-        Err(
-            IotError::wrong_state(format!("sensor \"{}\" is not active", self.sensor_id))
-                .detail(format!("Its sensor_status is \"{}\".", self.status))
-                .hint("Set iot.sensors.sensor_status to 'active' to accept its readings."),
-        )
+        Err(IotError::wrong_state(format!("sensor \"{}\" is not active", self.sensor_id))
+            .detail(format!("Its sensor_status is \"{}\".", self.status))
+            .hint("Set iot.sensors.sensor_status to 'active' to accept its readings."))
     }
 }

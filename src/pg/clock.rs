@@ -35,11 +35,10 @@ pub fn to_pg(timestamp: Timestamp) -> TimestampWithTimeZone {
     };
     match TimestampWithTimeZone::try_from(within.0) {
         Ok(converted) => converted,
-        Err(error) => IotError::new(
-            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            format!("timestamp {}: {error}", within.0),
-        )
-        .raise(),
+        Err(error) => {
+            IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("timestamp {}: {error}", within.0))
+                .raise()
+        }
     }
 }
 

@@ -47,11 +47,7 @@ macro_rules! function_info {
         }
     )*};
 }
-function_info!(
-    pg_finfo_iot_first_transition,
-    pg_finfo_iot_last_transition,
-    pg_finfo_iot_first_last_final
-);
+function_info!(pg_finfo_iot_first_transition, pg_finfo_iot_last_transition, pg_finfo_iot_first_last_final);
 
 /// # Safety
 /// Called by PostgreSQL with the arguments declared in `sql/schema/10_bucket.sql`.
@@ -203,10 +199,7 @@ unsafe fn copy(datum: pg_sys::NullableDatum, storage: Storage) -> pg_sys::Datum 
 }
 
 fn storage_of(type_oid: pg_sys::Oid) -> Storage {
-    let mut storage = Storage {
-        length: 0,
-        by_value: false,
-    };
+    let mut storage = Storage { length: 0, by_value: false };
     // SAFETY: both pointers are valid; raises an ERROR for an unknown type.
     unsafe { pg_sys::get_typlenbyval(type_oid, &mut storage.length, &mut storage.by_value) };
     storage

@@ -40,15 +40,9 @@ impl Jsonb<'_> {
         let text = text.unwrap_or_default().to_string_lossy();
         serde_json::from_str(&text).map_err(|error| {
             let (code, hint) = if error.to_string().starts_with("number out of range") {
-                (
-                    PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-                    "Use numbers within double precision.",
-                )
+                (PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "Use numbers within double precision.")
             } else {
-                (
-                    PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-                    "Nest at most 100 levels deep.",
-                )
+                (PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "Nest at most 100 levels deep.")
             };
             IotError::new(code, format!("jsonb value cannot be used: {error}")).hint(hint)
         })
@@ -56,6 +50,7 @@ impl Jsonb<'_> {
 }
 
 impl FromDatum for Jsonb<'_> {
+    // SAFETY: the trait's contract is enough: a datum of type jsonb.
     unsafe fn from_polymorphic_datum(
         datum: pg_sys::Datum,
         is_null: bool,
@@ -66,10 +61,7 @@ impl FromDatum for Jsonb<'_> {
         }
         // SAFETY: the caller passes a jsonb datum; detoasting copies only what is compressed, short or out of line.
         let varlena = unsafe { pg_sys::pg_detoast_datum(datum.cast_mut_ptr()) };
-        Some(Self {
-            varlena,
-            memory: PhantomData,
-        })
+        Some(Self { varlena, memory: PhantomData })
     }
 }
 
@@ -127,10 +119,7 @@ impl JsonbImage {
 
     /// This value as an argument.
     pub fn as_jsonb(&self) -> Jsonb<'_> {
-        Jsonb {
-            varlena: self.0.as_ptr().cast_mut().cast(),
-            memory: PhantomData,
-        }
+        Jsonb { varlena: self.0.as_ptr().cast_mut().cast(), memory: PhantomData }
     }
 
     /// Whether `document` contains this value, exactly as the operator `@>` decides.
@@ -139,10 +128,7 @@ impl JsonbImage {
         unsafe {
             direct_function_call(
                 pg_sys::jsonb_contains,
-                &[
-                    Some(document.varlena.into()),
-                    Some(self.as_jsonb().varlena.into()),
-                ],
+                &[Some(document.varlena.into()), Some(self.as_jsonb().varlena.into())],
             )
         }
         .unwrap_or(false)

@@ -16,9 +16,7 @@ use crate::error::{IotError, IotResult};
 pub fn ranges(parent: &OpenRelation) -> IotResult<Vec<PartitionRange>> {
     check_partitioned_by_time(parent)?;
     let bounds = bounds(parent);
-    Ok((0..bounds.len())
-        .filter_map(|upper| bounds.range_below(upper))
-        .collect())
+    Ok((0..bounds.len()).filter_map(|upper| bounds.range_below(upper)).collect())
 }
 
 /// Whether some partition of `parent` takes rows of the time `at`. Binary search, no allocation.
@@ -31,11 +29,7 @@ pub fn covers(parent: &OpenRelation, at: Timestamp) -> IotResult<bool> {
     let (mut low, mut high) = (0, bounds.len());
     while low < high {
         let middle = low.midpoint(high);
-        if bounds.value(middle) <= at {
-            low = middle + 1
-        } else {
-            high = middle
-        }
+        if bounds.value(middle) <= at { low = middle + 1 } else { high = middle }
     }
     // `low` is now the first bound above `at`, which is the upper bound of the range that would hold it.
     Ok(low < bounds.len() && bounds.has_partition_below(low))
@@ -134,9 +128,7 @@ impl Bounds {
     }
 
     fn range_below(&self, upper: usize) -> Option<PartitionRange> {
-        (upper > 0 && self.has_partition_below(upper)).then(|| PartitionRange {
-            start: self.value(upper - 1),
-            end: self.value(upper),
-        })
+        (upper > 0 && self.has_partition_below(upper))
+            .then(|| PartitionRange { start: self.value(upper - 1), end: self.value(upper) })
     }
 }

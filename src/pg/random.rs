@@ -15,9 +15,6 @@ pub fn bytes() -> IotResult<[u8; 8]> {
     if filled {
         Ok(buffer)
     } else {
-        Err(IotError::new(
-            PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            "could not generate random values",
-        ))
+        Err(IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "could not generate random values"))
     }
 }

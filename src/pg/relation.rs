@@ -41,9 +41,7 @@ impl OpenRelation {
     /// Name without schema.
     pub fn name(&self) -> String {
         // SAFETY: an open relation has its pg_class row, whose name is NUL-terminated.
-        unsafe { CStr::from_ptr((*(*self.0).rd_rel).relname.data.as_ptr()) }
-            .to_string_lossy()
-            .into_owned()
+        unsafe { CStr::from_ptr((*(*self.0).rd_rel).relname.data.as_ptr()) }.to_string_lossy().into_owned()
     }
 
     /// Name of its schema.
@@ -68,12 +66,7 @@ impl OpenRelation {
     /// Whether row security is enabled, and whether it is forced on the owner too.
     pub fn row_security(&self) -> (bool, bool) {
         // SAFETY: an open relation has its pg_class row.
-        unsafe {
-            (
-                (*(*self.0).rd_rel).relrowsecurity,
-                (*(*self.0).rd_rel).relforcerowsecurity,
-            )
-        }
+        unsafe { ((*(*self.0).rd_rel).relrowsecurity, (*(*self.0).rd_rel).relforcerowsecurity) }
     }
 
     /// Whether `name` is taken in the relation's schema.

@@ -17,10 +17,7 @@ impl ActingAs {
         let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
         // SAFETY: sets two backend variables; `role` comes from the catalogue.
         unsafe { pg_sys::SetUserIdAndSecContext(role, previous_context | restricted as i32) };
-        Self {
-            previous_user,
-            previous_context,
-        }
+        Self { previous_user, previous_context }
     }
 }
 

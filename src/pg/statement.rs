@@ -23,11 +23,7 @@ pub struct Statement {
 impl Statement {
     /// `text` with `$1 …` of the given types.
     pub const fn new(text: &'static str, arguments: &'static [pg_sys::Oid]) -> Self {
-        Self {
-            text,
-            arguments,
-            plan: OnceCell::new(),
-        }
+        Self { text, arguments, plan: OnceCell::new() }
     }
 }
 
@@ -104,11 +100,7 @@ impl<'connection> Rows<'connection> {
 
     /// The first row, if there is one.
     pub fn first(self) -> Option<Row<'connection>> {
-        if self.0.is_empty() {
-            None
-        } else {
-            Some(Row(self.0.first()))
-        }
+        if self.0.is_empty() { None } else { Some(Row(self.0.first())) }
     }
 
     /// Calls `visit` for each row.

@@ -84,13 +84,8 @@ pub fn bucket_start_with_offset(
     offset_micros: i64,
 ) -> Result<Timestamp, BucketError> {
     let out_of_range = BucketError::OutOfRange { at };
-    let shifted = offset_micros
-        .checked_neg()
-        .and_then(|back| at.checked_add(back))
-        .ok_or(out_of_range)?;
-    bucket_start(width, shifted, None)?
-        .checked_add(offset_micros)
-        .ok_or(out_of_range)
+    let shifted = offset_micros.checked_neg().and_then(|back| at.checked_add(back)).ok_or(out_of_range)?;
+    bucket_start(width, shifted, None)?.checked_add(offset_micros).ok_or(out_of_range)
 }
 
 fn fixed_start(width: i64, at: Timestamp, origin: Timestamp) -> Option<Timestamp> {
@@ -186,22 +181,13 @@ impl fmt::Display for BucketError {
                 "bucket width mixes months with days or time: {months} months, {days} days, {micros} microseconds"
             ),
             Self::NotPositive(BucketWidth::Micros(micros)) => {
-                write!(
-                    formatter,
-                    "bucket width must be greater than zero, not {micros} microseconds"
-                )
+                write!(formatter, "bucket width must be greater than zero, not {micros} microseconds")
             }
             Self::NotPositive(BucketWidth::Months(months)) => {
-                write!(
-                    formatter,
-                    "bucket width must be greater than zero, not {months} months"
-                )
+                write!(formatter, "bucket width must be greater than zero, not {months} months")
             }
             Self::TooWide { days, micros } => {
-                write!(
-                    formatter,
-                    "bucket width is out of range: {days} days, {micros} microseconds"
-                )
+                write!(formatter, "bucket width is out of range: {days} days, {micros} microseconds")
             }
             Self::InfiniteOrigin => formatter.write_str("bucket origin must not be infinite"),
             Self::OriginDay { origin, day } => write!(
@@ -210,11 +196,7 @@ impl fmt::Display for BucketError {
                 origin.to_utc_literal()
             ),
             Self::OutOfRange { at } => {
-                write!(
-                    formatter,
-                    "bucket of {} is outside the range of timestamptz",
-                    at.to_utc_literal()
-                )
+                write!(formatter, "bucket of {} is outside the range of timestamptz", at.to_utc_literal())
             }
         }
     }
@@ -265,15 +247,8 @@ mod tests {
 
     #[test]
     fn a_width_made_by_hand_is_checked_too() {
-        for width in [
-            BucketWidth::Micros(0),
-            BucketWidth::Micros(i64::MIN),
-            BucketWidth::Months(-1),
-        ] {
-            assert_eq!(
-                bucket_start(width, Timestamp(0), None),
-                Err(BucketError::NotPositive(width))
-            );
+        for width in [BucketWidth::Micros(0), BucketWidth::Micros(i64::MIN), BucketWidth::Months(-1)] {
+            assert_eq!(bucket_start(width, Timestamp(0), None), Err(BucketError::NotPositive(width)));
         }
     }
 
@@ -295,14 +270,8 @@ mod tests {
     #[test]
     fn fixed_buckets_with_an_origin() {
         let origin = Some(Timestamp(day(2026, 1, 1).0 + 5));
-        assert_eq!(
-            bucket_start(DAY, day(2026, 1, 1), origin),
-            Ok(Timestamp(day(2025, 12, 31).0 + 5))
-        );
-        assert_eq!(
-            bucket_start(DAY, day(2026, 1, 2), origin),
-            Ok(Timestamp(day(2026, 1, 1).0 + 5))
-        );
+        assert_eq!(bucket_start(DAY, day(2026, 1, 1), origin), Ok(Timestamp(day(2025, 12, 31).0 + 5)));
+        assert_eq!(bucket_start(DAY, day(2026, 1, 2), origin), Ok(Timestamp(day(2026, 1, 1).0 + 5)));
     }
 
     #[test]
@@ -316,20 +285,13 @@ mod tests {
             (day(2026, 1, 14), day(2025, 10, 15)),
             (day(2026, 7, 31), day(2026, 7, 15)),
         ] {
-            assert_eq!(
-                bucket_start(quarter, at, origin),
-                Ok(Timestamp(expected.0 + noon)),
-                "{at:?}"
-            );
+            assert_eq!(bucket_start(quarter, at, origin), Ok(Timestamp(expected.0 + noon)), "{at:?}");
         }
         assert!(bucket_start(quarter, day(2026, 4, 15), Some(day(2026, 1, 28))).is_ok());
         let late = day(2026, 1, 29);
         assert_eq!(
             bucket_start(quarter, day(2026, 4, 15), Some(late)),
-            Err(BucketError::OriginDay {
-                origin: late,
-                day: 29
-            })
+            Err(BucketError::OriginDay { origin: late, day: 29 })
         );
     }
 
@@ -360,28 +322,16 @@ mod tests {
             assert_eq!(bucket_start(DAY, at, None), Ok(at));
             assert_eq!(bucket_start(MONTH, at, None), Ok(at));
             assert_eq!(bucket_start_with_offset(DAY, at, 1), Ok(at));
-            assert_eq!(
-                bucket_start(DAY, Timestamp(0), Some(at)),
-                Err(BucketError::InfiniteOrigin)
-            );
+            assert_eq!(bucket_start(DAY, Timestamp(0), Some(at)), Err(BucketError::InfiniteOrigin));
         }
     }
 
     #[test]
     fn buckets_that_start_out_of_range() {
         let at = Timestamp(Timestamp::EARLIEST.0 + 1);
-        for width in [
-            WEEK,
-            MONTH,
-            BucketWidth::Months(i32::MAX),
-            BucketWidth::Micros(i64::MAX),
-        ] {
+        for width in [WEEK, MONTH, BucketWidth::Months(i32::MAX), BucketWidth::Micros(i64::MAX)] {
             let origin = Some(Timestamp(5 * MICROS_PER_DAY));
-            assert_eq!(
-                bucket_start(width, at, origin),
-                Err(BucketError::OutOfRange { at }),
-                "{width:?}"
-            );
+            assert_eq!(bucket_start(width, at, origin), Err(BucketError::OutOfRange { at }), "{width:?}");
         }
         let last = Timestamp(Timestamp::RANGE_END.0 - 1);
         assert_eq!(start(DAY, last), day(294_276, 12, 31));
@@ -391,25 +341,13 @@ mod tests {
     #[test]
     fn messages_name_the_values() {
         let errors = [
-            BucketError::MixedUnits {
-                months: 1,
-                days: 2,
-                micros: 3,
-            },
+            BucketError::MixedUnits { months: 1, days: 2, micros: 3 },
             BucketError::NotPositive(BucketWidth::Micros(-5)),
             BucketError::NotPositive(BucketWidth::Months(-1)),
-            BucketError::TooWide {
-                days: 200_000_000,
-                micros: 0,
-            },
+            BucketError::TooWide { days: 200_000_000, micros: 0 },
             BucketError::InfiniteOrigin,
-            BucketError::OriginDay {
-                origin: day(2026, 1, 31),
-                day: 31,
-            },
-            BucketError::OutOfRange {
-                at: Timestamp::EARLIEST,
-            },
+            BucketError::OriginDay { origin: day(2026, 1, 31), day: 31 },
+            BucketError::OutOfRange { at: Timestamp::EARLIEST },
         ];
         assert!(errors.iter().all(|error| error.hint().ends_with('.')));
         let messages = [

@@ -35,15 +35,9 @@ mod tests {
         assert_eq!(finite_number(&json!(1)), Some(1.0));
         assert_eq!(finite_number(&json!(-1.5e3)), Some(-1500.0));
         assert_eq!(finite_number(&json!("1.5")), Some(1.5));
-        for refused in [
-            json!("NaN"),
-            json!("inf"),
-            json!("1e999"),
-            json!(""),
-            json!(" 1"),
-            json!(true),
-            json!(null),
-        ] {
+        for refused in
+            [json!("NaN"), json!("inf"), json!("1e999"), json!(""), json!(" 1"), json!(true), json!(null)]
+        {
             assert_eq!(finite_number(&refused), None, "{refused}");
         }
     }

@@ -37,10 +37,7 @@ impl Timestamp {
         if !self.is_finite() {
             return Some(self);
         }
-        self.0
-            .checked_add(micros)
-            .map(Self)
-            .filter(|sum| (Self::EARLIEST..Self::RANGE_END).contains(sum))
+        self.0.checked_add(micros).map(Self).filter(|sum| (Self::EARLIEST..Self::RANGE_END).contains(sum))
     }
 
     /// Midnight UTC of a day of the proleptic Gregorian calendar; year 0 is 1 BC.
@@ -110,11 +107,7 @@ impl TimeOfDay {
 
     /// Whether this time lies between `start` and `end`, both inclusive. Start after end means overnight.
     pub fn is_within(self, start: Self, end: Self) -> bool {
-        if start <= end {
-            start <= self && self <= end
-        } else {
-            start <= self || self <= end
-        }
+        if start <= end { start <= self && self <= end } else { start <= self || self <= end }
     }
 }
 
@@ -144,9 +137,7 @@ fn decimals_in_micros(digits: &str) -> Option<i64> {
     if !(1..=6).contains(&digits.len()) {
         return None;
     }
-    format!("{digits:0<6}")
-        .bytes()
-        .try_fold(0, |micros, digit| Some(micros * 10 + decimal(digit)?))
+    format!("{digits:0<6}").bytes().try_fold(0, |micros, digit| Some(micros * 10 + decimal(digit)?))
 }
 
 fn two_digits(text: &str) -> Option<i64> {
@@ -209,30 +200,14 @@ mod tests {
     #[test]
     fn epoch_and_known_days() {
         assert_eq!(Timestamp::from_utc_civil(2000, 1, 1), Some(Timestamp(0)));
-        assert_eq!(
-            Timestamp::from_utc_civil(1970, 1, 1),
-            Some(Timestamp(-10_957 * MICROS_PER_DAY))
-        );
-        assert_eq!(
-            Timestamp::from_utc_civil(2026, 11, 1),
-            Some(Timestamp(9_801 * MICROS_PER_DAY))
-        );
-        assert_eq!(
-            Timestamp(-1).utc_civil(),
-            CivilDate {
-                year: 1999,
-                month: 12,
-                day: 31
-            }
-        );
+        assert_eq!(Timestamp::from_utc_civil(1970, 1, 1), Some(Timestamp(-10_957 * MICROS_PER_DAY)));
+        assert_eq!(Timestamp::from_utc_civil(2026, 11, 1), Some(Timestamp(9_801 * MICROS_PER_DAY)));
+        assert_eq!(Timestamp(-1).utc_civil(), CivilDate { year: 1999, month: 12, day: 31 });
     }
 
     #[test]
     fn ends_of_the_range_are_those_of_postgresql() {
-        assert_eq!(
-            Timestamp::from_utc_civil(-4713, 11, 24),
-            Some(Timestamp::EARLIEST)
-        );
+        assert_eq!(Timestamp::from_utc_civil(-4713, 11, 24), Some(Timestamp::EARLIEST));
         assert_eq!(Timestamp::from_utc_civil(-4713, 11, 23), None);
         assert_eq!(
             Timestamp::from_utc_civil(294_276, 12, 31),
@@ -245,18 +220,8 @@ mod tests {
 
     #[test]
     fn days_that_do_not_exist() {
-        for (year, month, day) in [
-            (2026, 0, 1),
-            (2026, 13, 1),
-            (2026, 1, 0),
-            (2026, 4, 31),
-            (1900, 2, 29),
-        ] {
-            assert_eq!(
-                Timestamp::from_utc_civil(year, month, day),
-                None,
-                "{year}-{month}-{day}"
-            );
+        for (year, month, day) in [(2026, 0, 1), (2026, 13, 1), (2026, 1, 0), (2026, 4, 31), (1900, 2, 29)] {
+            assert_eq!(Timestamp::from_utc_civil(year, month, day), None, "{year}-{month}-{day}");
         }
         for year in [2000, 2024, 0, -4] {
             assert!(Timestamp::from_utc_civil(year, 2, 29).is_some(), "{year}");
@@ -267,11 +232,7 @@ mod tests {
     #[test]
     fn calendar_counts_days_without_a_gap() {
         for (first_year, last_year) in [(-403, 2), (1600, 2401)] {
-            let mut days = days_from_civil(CivilDate {
-                year: first_year,
-                month: 1,
-                day: 1,
-            });
+            let mut days = days_from_civil(CivilDate { year: first_year, month: 1, day: 1 });
             for year in first_year..=last_year {
                 for month in 1..=12 {
                     for day in 1..=days_in_month(year, month) {
@@ -288,10 +249,7 @@ mod tests {
     fn addition_stays_in_range() {
         assert_eq!(Timestamp(5).checked_add(-7), Some(Timestamp(-2)));
         assert_eq!(Timestamp::INFINITY.checked_add(-1), Some(Timestamp::INFINITY));
-        assert_eq!(
-            Timestamp::NEGATIVE_INFINITY.checked_add(1),
-            Some(Timestamp::NEGATIVE_INFINITY)
-        );
+        assert_eq!(Timestamp::NEGATIVE_INFINITY.checked_add(1), Some(Timestamp::NEGATIVE_INFINITY));
         assert_eq!(Timestamp::EARLIEST.checked_add(-1), None);
         assert_eq!(Timestamp(0).checked_add(Timestamp::RANGE_END.0), None);
         assert_eq!(Timestamp(1).checked_add(i64::MAX), None);
@@ -303,20 +261,11 @@ mod tests {
         let november = Timestamp::from_utc_civil(2026, 11, 1).unwrap();
         for (timestamp, literal) in [
             (november, "2026-11-01 00:00:00+00"),
-            (
-                Timestamp(november.0 + 45_296 * MICROS_PER_SECOND),
-                "2026-11-01 12:34:56+00",
-            ),
+            (Timestamp(november.0 + 45_296 * MICROS_PER_SECOND), "2026-11-01 12:34:56+00"),
             (Timestamp(november.0 - 1), "2026-10-31 23:59:59.999999+00"),
             (Timestamp(123_456), "2000-01-01 00:00:00.123456+00"),
-            (
-                Timestamp::from_utc_civil(12_345, 1, 2).unwrap(),
-                "12345-01-02 00:00:00+00",
-            ),
-            (
-                Timestamp::from_utc_civil(0, 3, 15).unwrap(),
-                "0001-03-15 00:00:00+00 BC",
-            ),
+            (Timestamp::from_utc_civil(12_345, 1, 2).unwrap(), "12345-01-02 00:00:00+00"),
+            (Timestamp::from_utc_civil(0, 3, 15).unwrap(), "0001-03-15 00:00:00+00 BC"),
             (Timestamp::EARLIEST, "4714-11-24 00:00:00+00 BC"),
             (Timestamp::INFINITY, "infinity"),
             (Timestamp::NEGATIVE_INFINITY, "-infinity"),

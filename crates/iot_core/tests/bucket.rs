@@ -25,10 +25,7 @@ fn timestamp() -> impl Strategy<Value = Timestamp> {
 fn origin() -> impl Strategy<Value = Option<Timestamp>> {
     let early_in_month =
         (1600..2400, 1..=12_u32, 1..=28_u32, 0..MICROS_PER_DAY).prop_map(|(year, month, day, time)| {
-            Timestamp::from_utc_civil(year, month, day)
-                .unwrap()
-                .checked_add(time)
-                .unwrap()
+            Timestamp::from_utc_civil(year, month, day).unwrap().checked_add(time).unwrap()
         });
     proptest::option::of(early_in_month)
 }
@@ -39,25 +36,8 @@ fn is_leap(year: i64) -> bool {
 
 /// Midnight of the first day of each month from 1900 to 2100, counted day by day from 2000.
 fn first_days() -> Vec<i64> {
-    let lengths = |year| {
-        [
-            31,
-            if is_leap(year) { 29 } else { 28 },
-            31,
-            30,
-            31,
-            30,
-            31,
-            31,
-            30,
-            31,
-            30,
-            31,
-        ]
-    };
-    let mut day: i64 = -(1900..2000)
-        .map(|year| lengths(year).iter().sum::<i64>())
-        .sum::<i64>();
+    let lengths = |year| [31, if is_leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut day: i64 = -(1900..2000).map(|year| lengths(year).iter().sum::<i64>()).sum::<i64>();
     let mut first_days = Vec::new();
     for length in (1900..=2100).flat_map(lengths) {
         first_days.push(day * MICROS_PER_DAY);

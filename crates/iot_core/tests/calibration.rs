@@ -40,10 +40,7 @@ fn naive_table(points: &[(f64, f64)], raw: f64) -> (f64, bool) {
 }
 
 fn assert_close(found: f64, expected: f64, scale: f64) -> Result<(), TestCaseError> {
-    prop_assert!(
-        (found - expected).abs() <= 1e-9 * (1.0 + scale),
-        "{found} is not {expected}"
-    );
+    prop_assert!((found - expected).abs() <= 1e-9 * (1.0 + scale), "{found} is not {expected}");
     Ok(())
 }
 

@@ -51,10 +51,7 @@ impl Environment for Compiled<'_> {
 
 /// Evaluates everything, without short cuts: whether the condition holds, and the bounds crossed in order.
 fn interpret(condition: &Value, value: f64, moment: Moment) -> (bool, Vec<f64>) {
-    let number = |json: &Value| {
-        json.as_f64()
-            .unwrap_or_else(|| json.as_str().unwrap().parse().unwrap())
-    };
+    let number = |json: &Value| json.as_f64().unwrap_or_else(|| json.as_str().unwrap().parse().unwrap());
     let range = |json: &Value| match json.get("low") {
         Some(low) => (number(low), number(&json["high"])),
         None => (number(&json[0]), number(&json[1])),
@@ -86,11 +83,7 @@ fn interpret(condition: &Value, value: f64, moment: Moment) -> (bool, Vec<f64>) 
         let (start, end) = (minute(&window["start"]), minute(&window["end"]));
         let now = moment.minute_in(window.get("timezone").and_then(Value::as_str));
         let overnight = start > end;
-        holds &= if overnight {
-            now >= start || now <= end
-        } else {
-            now >= start && now <= end
-        };
+        holds &= if overnight { now >= start || now <= end } else { now >= start && now <= end };
     }
     if let Some(operand) = condition.get("metadata_check") {
         holds &= moment.contains(operand);
@@ -102,10 +95,7 @@ fn interpret(condition: &Value, value: f64, moment: Moment) -> (bool, Vec<f64>) 
         crossed.append(&mut branch_crossed);
     }
     if let Some(branches) = branches("or") {
-        let found = branches
-            .iter()
-            .map(|branch| interpret(branch, value, moment))
-            .find(|(holds, _)| *holds);
+        let found = branches.iter().map(|branch| interpret(branch, value, moment)).find(|(holds, _)| *holds);
         holds &= found.is_some();
         crossed.extend(found.map(|(_, crossed)| crossed).unwrap_or_default());
     }
@@ -130,25 +120,18 @@ fn number_operand() -> impl Strategy<Value = Value> {
 fn range_operand() -> impl Strategy<Value = Value> {
     (number(), number(), any::<bool>()).prop_map(|(one, other, pair)| {
         let (low, high) = (one.min(other), one.max(other));
-        if pair {
-            json!([low, high])
-        } else {
-            json!({"low": low, "high": high})
-        }
+        if pair { json!([low, high]) } else { json!({"low": low, "high": high}) }
     })
 }
 
 fn time_window() -> impl Strategy<Value = Value> {
     let clock = || (0..24, 0..60).prop_map(|(hour, minute)| format!("{hour:02}:{minute:02}"));
-    (
-        clock(),
-        clock(),
-        proptest::option::of(proptest::sample::select(&ZONES[..])),
-    )
-        .prop_map(|(start, end, zone)| match zone {
+    (clock(), clock(), proptest::option::of(proptest::sample::select(&ZONES[..]))).prop_map(
+        |(start, end, zone)| match zone {
             Some(zone) => json!({"start": start, "end": end, "timezone": zone}),
             None => json!({"start": start, "end": end}),
-        })
+        },
+    )
 }
 
 fn member() -> impl Strategy<Value = (String, Value)> {
@@ -171,10 +154,7 @@ fn condition() -> impl Strategy<Value = Value> {
             group().prop_map(|operand| ("or".to_owned(), operand)),
             inner.clone().prop_map(|operand| ("not".to_owned(), operand)),
         ];
-        (
-            proptest::collection::vec(nested, 1..3),
-            proptest::option::of(member()),
-        )
+        (proptest::collection::vec(nested, 1..3), proptest::option::of(member()))
             .prop_map(|(groups, leaf)| groups.into_iter().chain(leaf).collect())
     })
 }

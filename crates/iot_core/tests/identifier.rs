@@ -6,11 +6,8 @@ use proptest::prelude::*;
 /// Clocks of this century, mostly moving by little or not at all.
 fn clock() -> impl Strategy<Value = Vec<i64>> {
     let step = prop_oneof![4 => Just(0), 4 => 0..500_i64, 1 => -5_000_000..5_000_000_i64];
-    (
-        1_700_000_000_000_000..4_000_000_000_000_000_i64,
-        proptest::collection::vec(step, 1..100),
-    )
-        .prop_map(|(start, steps)| {
+    (1_700_000_000_000_000..4_000_000_000_000_000_i64, proptest::collection::vec(step, 1..100)).prop_map(
+        |(start, steps)| {
             steps
                 .into_iter()
                 .scan(start, |now, step| {
@@ -18,7 +15,8 @@ fn clock() -> impl Strategy<Value = Vec<i64>> {
                     Some(*now)
                 })
                 .collect()
-        })
+        },
+    )
 }
 
 proptest! {

@@ -50,14 +50,8 @@ fn json() -> impl Strategy<Value = Value> {
 }
 
 fn assert_fit_to_be_shown(message: &str, hint: &str) -> Result<(), TestCaseError> {
-    prop_assert!(
-        message.starts_with(char::is_lowercase) && !message.is_empty(),
-        "{message}"
-    );
-    prop_assert!(
-        hint.starts_with(char::is_uppercase) && hint.ends_with('.'),
-        "{hint}"
-    );
+    prop_assert!(message.starts_with(char::is_lowercase) && !message.is_empty(), "{message}");
+    prop_assert!(hint.starts_with(char::is_uppercase) && hint.ends_with('.'), "{hint}");
     Ok(())
 }
 

@@ -8,12 +8,8 @@ use iot_core::partition::{PartitionInterval, PartitionRange, partition_name, pla
 use iot_core::time::{MICROS_PER_DAY, MICROS_PER_HOUR, Timestamp};
 use proptest::prelude::*;
 
-const INTERVALS: [PartitionInterval; 4] = [
-    PartitionInterval::Hour,
-    PartitionInterval::Day,
-    PartitionInterval::Week,
-    PartitionInterval::Month,
-];
+const INTERVALS: [PartitionInterval; 4] =
+    [PartitionInterval::Hour, PartitionInterval::Day, PartitionInterval::Week, PartitionInterval::Month];
 
 const TWENTY_YEARS: i64 = 20 * 365 * MICROS_PER_DAY + 5 * MICROS_PER_DAY;
 
@@ -32,23 +28,12 @@ fn time() -> impl Strategy<Value = Timestamp> {
 /// Partitions that do not overlap, in any order, of any lengths, cut at whole hours or anywhere, within the
 /// first months of 2020.
 fn existing() -> impl Strategy<Value = Vec<PartitionRange>> {
-    let bound = prop_oneof![
-        0..100 * MICROS_PER_DAY,
-        (0..2_400_i64).prop_map(|hour| hour * MICROS_PER_HOUR)
-    ];
+    let bound = prop_oneof![0..100 * MICROS_PER_DAY, (0..2_400_i64).prop_map(|hour| hour * MICROS_PER_HOUR)];
     proptest::collection::btree_set(bound, 0..20)
         .prop_map(|bounds| {
-            let bounds: Vec<_> = bounds
-                .into_iter()
-                .map(|micros| Timestamp(first_of_2020().0 + micros))
-                .collect();
-            bounds
-                .windows(2)
-                .map(|pair| PartitionRange {
-                    start: pair[0],
-                    end: pair[1],
-                })
-                .collect::<Vec<_>>()
+            let bounds: Vec<_> =
+                bounds.into_iter().map(|micros| Timestamp(first_of_2020().0 + micros)).collect();
+            bounds.windows(2).map(|pair| PartitionRange { start: pair[0], end: pair[1] }).collect::<Vec<_>>()
         })
         .prop_flat_map(|ranges| {
             let count = ranges.len();
@@ -66,18 +51,14 @@ fn sorted_without_overlap(mut ranges: Vec<PartitionRange>) -> Vec<PartitionRange
 
 /// Whether the sorted ranges cover everything from `start` to `end`.
 fn cover(sorted: &[PartitionRange], start: Timestamp, end: Timestamp) -> bool {
-    let covered_to = sorted.iter().fold(
-        start,
-        |to, range| if range.start <= to { to.max(range.end) } else { to },
-    );
+    let covered_to =
+        sorted.iter().fold(start, |to, range| if range.start <= to { to.max(range.end) } else { to });
     covered_to >= end
 }
 
 fn assert_names_differ(interval: PartitionInterval, ranges: &[PartitionRange]) {
-    let names: HashSet<_> = ranges
-        .iter()
-        .map(|range| partition_name("sensor_data", interval, *range))
-        .collect();
+    let names: HashSet<_> =
+        ranges.iter().map(|range| partition_name("sensor_data", interval, *range)).collect();
     assert_eq!(names.len(), ranges.len());
 }
 
@@ -86,22 +67,12 @@ fn twenty_years_at_once() {
     for (interval, count) in INTERVALS.into_iter().zip([175_320, 7_305, 1_043, 240]) {
         let planned = plan(&[], interval, first_of_2020(), count);
         assert_eq!(planned.len(), usize::try_from(count).unwrap() + 1, "{interval:?}");
+        assert!(planned.windows(2).all(|pair| pair[0].end == pair[1].start), "{interval:?}");
         assert!(
-            planned.windows(2).all(|pair| pair[0].end == pair[1].start),
+            planned.last().unwrap().contains(Timestamp(first_of_2020().0 + TWENTY_YEARS)),
             "{interval:?}"
         );
-        assert!(
-            planned
-                .last()
-                .unwrap()
-                .contains(Timestamp(first_of_2020().0 + TWENTY_YEARS)),
-            "{interval:?}"
-        );
-        assert!(
-            planned
-                .iter()
-                .all(|range| interval.range_containing(range.start) == Some(*range))
-        );
+        assert!(planned.iter().all(|range| interval.range_containing(range.start) == Some(*range)));
         assert_names_differ(interval, &planned);
     }
 }
@@ -111,12 +82,8 @@ fn twenty_years_at_once() {
 fn twenty_years_of_maintenance_with_changing_intervals() {
     let mut partitions = Vec::new();
     let mut now = first_of_2020();
-    let intervals = [
-        PartitionInterval::Month,
-        PartitionInterval::Day,
-        PartitionInterval::Week,
-        PartitionInterval::Day,
-    ];
+    let intervals =
+        [PartitionInterval::Month, PartitionInterval::Day, PartitionInterval::Week, PartitionInterval::Day];
     let mut last_end = now;
     for interval in intervals.into_iter().cycle() {
         if now.0 - first_of_2020().0 > TWENTY_YEARS {

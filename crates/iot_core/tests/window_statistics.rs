@@ -8,10 +8,7 @@ use statrs::statistics::Statistics;
 fn readings() -> impl Strategy<Value = Vec<f64>> {
     (-1e6..1e6, 1e-3..1e3, proptest::collection::vec(-1.0..1.0, 2..200)).prop_map(|(level, spread, shape)| {
         let shape: Vec<f64> = shape;
-        shape
-            .into_iter()
-            .map(|deviation| level + spread * deviation)
-            .collect()
+        shape.into_iter().map(|deviation| level + spread * deviation).collect()
     })
 }
 
@@ -23,18 +20,13 @@ fn two_passes(values: &[f64]) -> (f64, f64) {
 }
 
 fn assert_close(found: f64, expected: f64, scale: f64) -> Result<(), TestCaseError> {
-    prop_assert!(
-        (found - expected).abs() <= 1e-12 * scale,
-        "{found} is not {expected}"
-    );
+    prop_assert!((found - expected).abs() <= 1e-12 * scale, "{found} is not {expected}");
     Ok(())
 }
 
 fn assert_statistics_of(found: &WindowStatistics, values: &[f64]) -> Result<(), TestCaseError> {
     let (mean, stddev_samp) = two_passes(values);
-    let magnitude = values
-        .iter()
-        .fold(1.0_f64, |magnitude, value| magnitude.max(value.abs()));
+    let magnitude = values.iter().fold(1.0_f64, |magnitude, value| magnitude.max(value.abs()));
     // Rounding of n values of this magnitude reaches the deviation through the mean.
     let scale = magnitude * values.len() as f64;
     prop_assert_eq!(found.count, values.len() as u64);

@@ -26,11 +26,7 @@ pub(super) enum Node {
     ThresholdLow(f64),
     Between(Bounds),
     Outside(Bounds),
-    TimeWindow {
-        start: TimeOfDay,
-        end: TimeOfDay,
-        zone: Option<usize>,
-    },
+    TimeWindow { start: TimeOfDay, end: TimeOfDay, zone: Option<usize> },
     MetadataCheck(usize),
     And(Vec<Node>),
     Or(Vec<Node>),

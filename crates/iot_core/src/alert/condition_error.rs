@@ -150,10 +150,7 @@ mod tests {
     fn malformed_conditions_name_path_and_value() {
         for (json, message) in [
             (json!(7), "rule conditions must be a condition object, not 7"),
-            (
-                json!({"treshold_high": 1}),
-                "rule condition \"treshold_high\" is unknown",
-            ),
+            (json!({"treshold_high": 1}), "rule condition \"treshold_high\" is unknown"),
             (
                 json!({"or": [{"threshold_low": 1}, {"threshold_high": "warm"}]}),
                 "rule condition \"or[1].threshold_high\" must be a finite number, not \"warm\"",
@@ -166,18 +163,9 @@ mod tests {
                 json!({"threshold_low": "-inf"}),
                 "rule condition \"threshold_low\" must be a finite number, not \"-inf\"",
             ),
-            (
-                json!({"not": {"and": [{"x": 1}]}}),
-                "rule condition \"not.and[0].x\" is unknown",
-            ),
-            (
-                json!({"not": []}),
-                "rule condition \"not\" must be a condition object, not []",
-            ),
-            (
-                json!({"not": {}}),
-                "rule condition \"not\" must not be an empty object",
-            ),
+            (json!({"not": {"and": [{"x": 1}]}}), "rule condition \"not.and[0].x\" is unknown"),
+            (json!({"not": []}), "rule condition \"not\" must be a condition object, not []"),
+            (json!({"not": {}}), "rule condition \"not\" must not be an empty object"),
             (
                 json!({"and": []}),
                 "rule condition \"and\" must be a non-empty array of condition objects, not []",
@@ -186,18 +174,9 @@ mod tests {
                 json!({"or": {}}),
                 "rule condition \"or\" must be a non-empty array of condition objects, not {}",
             ),
-            (
-                json!({"or": [1]}),
-                "rule condition \"or[0]\" must be a condition object, not 1",
-            ),
-            (
-                json!({"between": 5}),
-                "rule condition \"between\" must be a pair of numbers, not 5",
-            ),
-            (
-                json!({"between": [5]}),
-                "rule condition \"between\" must be a pair of numbers, not [5]",
-            ),
+            (json!({"or": [1]}), "rule condition \"or[0]\" must be a condition object, not 1"),
+            (json!({"between": 5}), "rule condition \"between\" must be a pair of numbers, not 5"),
+            (json!({"between": [5]}), "rule condition \"between\" must be a pair of numbers, not [5]"),
             (
                 json!({"between": [1, true]}),
                 "rule condition \"between[1]\" must be a finite number, not true",
@@ -206,10 +185,7 @@ mod tests {
                 json!({"between": [2, 1.5]}),
                 "rule condition \"between\" must not have a low of 2 above its high of 1.5",
             ),
-            (
-                json!({"outside": {"low": 1}}),
-                "rule condition \"outside\" must have the key \"high\"",
-            ),
+            (json!({"outside": {"low": 1}}), "rule condition \"outside\" must have the key \"high\""),
             (
                 json!({"outside": {"low": "a", "high": 1}}),
                 "rule condition \"outside.low\" must be a finite number, not \"a\"",
@@ -260,10 +236,7 @@ mod tests {
             hint(json!({"x": 1})),
             "Known keys are threshold_high, threshold_low, between, outside, time_window, metadata_check, and, or, not."
         );
-        assert_eq!(
-            hint(json!({"time_window": {"x": 1}})),
-            "Known keys are start, end, timezone."
-        );
+        assert_eq!(hint(json!({"time_window": {"x": 1}})), "Known keys are start, end, timezone.");
         assert_eq!(hint(json!({"between": {"x": 1}})), "Known keys are low, high.");
         assert_eq!(hint(json!({"between": {"low": 1}})), "Add the key \"high\".");
     }

@@ -41,11 +41,7 @@ impl Node {
             Self::ThresholdLow(low) => crossed(value < *low, *low),
             Self::Between(bounds) => plain((bounds.low..=bounds.high).contains(&value)),
             Self::Outside(bounds) => {
-                let bound = if value > bounds.high {
-                    bounds.high
-                } else {
-                    bounds.low
-                };
+                let bound = if value > bounds.high { bounds.high } else { bounds.low };
                 crossed(!(bounds.low..=bounds.high).contains(&value), bound)
             }
             Self::TimeWindow { start, end, zone } => {
@@ -60,17 +56,11 @@ impl Node {
 }
 
 fn crossed(matched: bool, bound: f64) -> Verdict {
-    Verdict {
-        matched,
-        threshold: matched.then_some(bound),
-    }
+    Verdict { matched, threshold: matched.then_some(bound) }
 }
 
 fn plain(matched: bool) -> Verdict {
-    Verdict {
-        matched,
-        threshold: None,
-    }
+    Verdict { matched, threshold: None }
 }
 
 fn all(nodes: &[Node], value: f64, environment: &impl Environment) -> Verdict {
@@ -82,10 +72,7 @@ fn all(nodes: &[Node], value: f64, environment: &impl Environment) -> Verdict {
         }
         threshold = threshold.or(verdict.threshold);
     }
-    Verdict {
-        matched: true,
-        threshold,
-    }
+    Verdict { matched: true, threshold }
 }
 
 fn any(nodes: &[Node], value: f64, environment: &impl Environment) -> Verdict {
@@ -123,26 +110,15 @@ mod tests {
     }
 
     fn evaluate(json: Value, value: f64) -> Verdict {
-        CompiledCondition::parse(&json)
-            .unwrap()
-            .evaluate(value, &Noon::default())
+        CompiledCondition::parse(&json).unwrap().evaluate(value, &Noon::default())
     }
 
     fn matched(threshold: f64) -> Verdict {
-        Verdict {
-            matched: true,
-            threshold: Some(threshold),
-        }
+        Verdict { matched: true, threshold: Some(threshold) }
     }
 
-    const PLAIN: Verdict = Verdict {
-        matched: true,
-        threshold: None,
-    };
-    const FAILED: Verdict = Verdict {
-        matched: false,
-        threshold: None,
-    };
+    const PLAIN: Verdict = Verdict { matched: true, threshold: None };
+    const FAILED: Verdict = Verdict { matched: false, threshold: None };
 
     #[test]
     fn no_condition_always_holds() {
@@ -151,11 +127,9 @@ mod tests {
 
     #[test]
     fn thresholds_are_strict() {
-        for (value, high, low) in [
-            (29.0, FAILED, matched(30.0)),
-            (30.0, FAILED, FAILED),
-            (31.0, matched(30.0), FAILED),
-        ] {
+        for (value, high, low) in
+            [(29.0, FAILED, matched(30.0)), (30.0, FAILED, FAILED), (31.0, matched(30.0), FAILED)]
+        {
             assert_eq!(evaluate(json!({"threshold_high": 30}), value), high);
             assert_eq!(evaluate(json!({"threshold_low": 30}), value), low);
         }
@@ -183,23 +157,14 @@ mod tests {
             ("22:00", "06:00", FAILED),
             ("22:00", "12:00", PLAIN),
         ] {
-            assert_eq!(
-                evaluate(json!({"time_window": {"start": start, "end": end}}), 0.0),
-                verdict
-            );
+            assert_eq!(evaluate(json!({"time_window": {"start": start, "end": end}}), 0.0), verdict);
         }
     }
 
     #[test]
     fn all_members_must_hold() {
-        assert_eq!(
-            evaluate(json!({"threshold_high": 1, "threshold_low": 3}), 2.0),
-            matched(1.0)
-        );
-        assert_eq!(
-            evaluate(json!({"threshold_high": 1, "threshold_low": 2}), 2.0),
-            FAILED
-        );
+        assert_eq!(evaluate(json!({"threshold_high": 1, "threshold_low": 3}), 2.0), matched(1.0));
+        assert_eq!(evaluate(json!({"threshold_high": 1, "threshold_low": 2}), 2.0), FAILED);
     }
 
     #[test]
@@ -216,14 +181,8 @@ mod tests {
 
     #[test]
     fn no_threshold_under_not() {
-        assert_eq!(
-            evaluate(json!({"not": {"not": {"threshold_high": 1}}}), 2.0),
-            PLAIN
-        );
-        assert_eq!(
-            evaluate(json!({"not": {"threshold_low": 1}, "outside": [0, 1]}), 2.0),
-            matched(1.0)
-        );
+        assert_eq!(evaluate(json!({"not": {"not": {"threshold_high": 1}}}), 2.0), PLAIN);
+        assert_eq!(evaluate(json!({"not": {"threshold_low": 1}, "outside": [0, 1]}), 2.0), matched(1.0));
     }
 
     #[test]
@@ -242,9 +201,6 @@ mod tests {
         assert_eq!(asked(all, 2.0), ["zone Some(0)", "metadata 0"]);
         let any = json!({"or": [{"metadata_check": {"a": 1}}, {"metadata_check": {"b": 1}}]});
         assert_eq!(asked(any, 0.0), ["metadata 0"]);
-        assert_eq!(
-            asked(json!({"time_window": {"start": "00:00", "end": "24:00"}}), 0.0),
-            ["zone None"]
-        );
+        assert_eq!(asked(json!({"time_window": {"start": "00:00", "end": "24:00"}}), 0.0), ["zone None"]);
     }
 }

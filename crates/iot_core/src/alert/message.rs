@@ -123,9 +123,7 @@ fn placeholder(text: &str) -> Result<(Field, &str), TemplateProblem> {
     let (name, after) = inside.split_once('}').ok_or(TemplateProblem::Unclosed)?;
     match FIELDS.iter().find(|(known, _)| *known == name) {
         Some((_, field)) => Ok((*field, after)),
-        None => Err(TemplateProblem::Unknown {
-            name: name.to_owned(),
-        }),
+        None => Err(TemplateProblem::Unknown { name: name.to_owned() }),
     }
 }
 
@@ -197,11 +195,7 @@ impl fmt::Display for TemplateError {
             TemplateProblem::Unclosed => formatter.write_str("unclosed placeholder")?,
             TemplateProblem::Unopened => formatter.write_str("single \"}\"")?,
         }
-        write!(
-            formatter,
-            " at character {} of the message template",
-            self.position
-        )
+        write!(formatter, " at character {} of the message template", self.position)
     }
 }
 
@@ -259,45 +253,23 @@ mod tests {
     #[test]
     fn numbers_stay_readable() {
         let template = MessageTemplate::parse("{value} {threshold}").unwrap();
-        let fields = MessageFields {
-            value: 1e300,
-            threshold: None,
-            ..READING
-        };
+        let fields = MessageFields { value: 1e300, threshold: None, ..READING };
         assert_eq!(template.render(&fields), "1e300 -");
     }
 
     #[test]
     fn what_a_field_contains_is_not_a_template() {
         let template = MessageTemplate::parse("{rule_name}").unwrap();
-        assert_eq!(
-            template.render(&MessageFields {
-                rule_name: "{value}",
-                ..READING
-            }),
-            "{value}"
-        );
+        assert_eq!(template.render(&MessageFields { rule_name: "{value}", ..READING }), "{value}");
     }
 
     #[test]
     fn malformed_templates() {
         for (template, message) in [
-            (
-                "é{valu}",
-                "unknown placeholder \"{valu}\" at character 2 of the message template",
-            ),
-            (
-                "{}",
-                "unknown placeholder \"{}\" at character 1 of the message template",
-            ),
-            (
-                "{ value }",
-                "unknown placeholder \"{ value }\" at character 1 of the message template",
-            ),
-            (
-                "a {value",
-                "unclosed placeholder at character 3 of the message template",
-            ),
+            ("é{valu}", "unknown placeholder \"{valu}\" at character 2 of the message template"),
+            ("{}", "unknown placeholder \"{}\" at character 1 of the message template"),
+            ("{ value }", "unknown placeholder \"{ value }\" at character 1 of the message template"),
+            ("a {value", "unclosed placeholder at character 3 of the message template"),
             ("{", "unclosed placeholder at character 1 of the message template"),
             ("value}", "single \"}\" at character 6 of the message template"),
         ] {

@@ -32,18 +32,8 @@ pub(super) fn parse(json: &Value) -> Result<CompiledCondition, ConditionError> {
         Value::Object(object) if object.is_empty() => Node::And(Vec::new()),
         _ => parser.condition(json)?,
     };
-    let Parser {
-        metadata_checks,
-        time_zones,
-        uses_default_zone,
-        ..
-    } = parser;
-    Ok(CompiledCondition {
-        root,
-        metadata_checks,
-        time_zones,
-        uses_default_zone,
-    })
+    let Parser { metadata_checks, time_zones, uses_default_zone, .. } = parser;
+    Ok(CompiledCondition { root, metadata_checks, time_zones, uses_default_zone })
 }
 
 #[derive(Default)]
@@ -60,9 +50,7 @@ type Parsed<T> = Result<T, ConditionError>;
 
 impl Parser {
     fn condition(&mut self, json: &Value) -> Parsed<Node> {
-        let object = json
-            .as_object()
-            .ok_or_else(|| self.malformed(Expected::Condition, json))?;
+        let object = json.as_object().ok_or_else(|| self.malformed(Expected::Condition, json))?;
         self.refuse_unknown_keys(object, &CONDITION_KEYS)?;
         if object.is_empty() {
             return Err(self.error(ConditionProblem::Empty));
@@ -78,12 +66,8 @@ impl Parser {
 
     /// The members of a condition object, in the order of [`CONDITION_KEYS`], not in that of the JSON.
     fn members(&mut self, object: &Map<String, Value>) -> Parsed<Vec<Node>> {
-        let present = CONDITION_KEYS
-            .iter()
-            .filter_map(|key| Some((*key, object.get(*key)?)));
-        present
-            .map(|(key, operand)| self.within_key(key, |parser| parser.member(key, operand)))
-            .collect()
+        let present = CONDITION_KEYS.iter().filter_map(|key| Some((*key, object.get(*key)?)));
+        present.map(|(key, operand)| self.within_key(key, |parser| parser.member(key, operand))).collect()
     }
 
     fn member(&mut self, key: &str, operand: &Value) -> Parsed<Node> {
@@ -128,9 +112,7 @@ impl Parser {
     }
 
     fn time_window(&mut self, operand: &Value) -> Parsed<Node> {
-        let object = operand
-            .as_object()
-            .ok_or_else(|| self.malformed(Expected::TimeWindow, operand))?;
+        let object = operand.as_object().ok_or_else(|| self.malformed(Expected::TimeWindow, operand))?;
         self.refuse_unknown_keys(object, &TIME_WINDOW_KEYS)?;
         let start = self.required(object, "start", Self::time_of_day)?;
         let end = self.required(object, "end", Self::time_of_day)?;
@@ -188,9 +170,7 @@ impl Parser {
         key: &'static str,
         read: fn(&Self, &Value) -> Parsed<T>,
     ) -> Parsed<T> {
-        let operand = object
-            .get(key)
-            .ok_or_else(|| self.error(ConditionProblem::MissingKey { key }))?;
+        let operand = object.get(key).ok_or_else(|| self.error(ConditionProblem::MissingKey { key }))?;
         self.within_key(key, |parser| read(parser, operand))
     }
 
@@ -200,9 +180,9 @@ impl Parser {
         known: &'static [&'static str],
     ) -> Parsed<()> {
         match object.keys().find(|key| !known.contains(&key.as_str())) {
-            Some(key) => self.within_key(key, |parser| {
-                Err(parser.error(ConditionProblem::UnknownKey { known }))
-            }),
+            Some(key) => {
+                self.within_key(key, |parser| Err(parser.error(ConditionProblem::UnknownKey { known })))
+            }
             None => Ok(()),
         }
     }
@@ -228,17 +208,11 @@ impl Parser {
     }
 
     fn malformed(&self, expected: Expected, found: &Value) -> ConditionError {
-        self.error(ConditionProblem::Malformed {
-            expected,
-            found: excerpt(found),
-        })
+        self.error(ConditionProblem::Malformed { expected, found: excerpt(found) })
     }
 
     fn error(&self, problem: ConditionProblem) -> ConditionError {
-        ConditionError {
-            path: self.path.clone(),
-            problem,
-        }
+        ConditionError { path: self.path.clone(), problem }
     }
 }
 
@@ -260,16 +234,8 @@ mod tests {
     fn only_the_top_may_be_empty() {
         assert!(compiled(json!({})).is_empty());
         assert!(!compiled(json!({"threshold_high": 1})).is_empty());
-        for nested in [
-            json!({"not": {}}),
-            json!({"and": [{}]}),
-            json!({"or": [{"threshold_low": 1}, {}]}),
-        ] {
-            assert_eq!(
-                parse(&nested).unwrap_err().problem,
-                ConditionProblem::Empty,
-                "{nested}"
-            );
+        for nested in [json!({"not": {}}), json!({"and": [{}]}), json!({"or": [{"threshold_low": 1}, {}]})] {
+            assert_eq!(parse(&nested).unwrap_err().problem, ConditionProblem::Empty, "{nested}");
         }
     }
 
@@ -293,10 +259,7 @@ mod tests {
             ],
         }));
         assert_eq!(condition.time_zones(), ["Europe/Berlin", "UTC"]);
-        assert_eq!(
-            condition.metadata_checks(),
-            [json!({"site": "north"}), json!(["a"])]
-        );
+        assert_eq!(condition.metadata_checks(), [json!({"site": "north"}), json!(["a"])]);
         assert!(!condition.uses_default_zone());
         for zone in [
             json!({"start": "22:00", "end": "06:00"}),
@@ -312,17 +275,9 @@ mod tests {
         assert!(parse(&nested(MAXIMUM_DEPTH)).is_ok());
         let error = parse(&nested(MAXIMUM_DEPTH + 1)).unwrap_err();
         assert_eq!(error.problem, ConditionProblem::TooDeep);
-        assert!(
-            error
-                .to_string()
-                .ends_with("\" must not be nested more than 32 deep"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("\" must not be nested more than 32 deep"), "{error}");
         assert_eq!(error.hint(), "Nest condition objects at most 32 deep.");
         let wide: Vec<_> = (0..100).map(|_| nested(MAXIMUM_DEPTH - 1)).collect();
-        assert!(
-            parse(&json!({"or": wide})).is_ok(),
-            "depth counts nesting, not siblings"
-        );
+        assert!(parse(&json!({"or": wide})).is_ok(), "depth counts nesting, not siblings");
     }
 }

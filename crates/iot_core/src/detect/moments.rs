@@ -23,13 +23,7 @@ pub struct Moments {
 
 impl Default for Moments {
     fn default() -> Self {
-        Self {
-            count: 0,
-            mean: 0.0,
-            m2: 0.0,
-            minimum: f64::INFINITY,
-            maximum: f64::NEG_INFINITY,
-        }
+        Self { count: 0, mean: 0.0, m2: 0.0, minimum: f64::INFINITY, maximum: f64::NEG_INFINITY }
     }
 }
 
@@ -48,11 +42,7 @@ impl Moments {
 
     /// The moments of both sets together.
     pub fn merge(self, other: Self) -> Self {
-        let (large, small) = if self.count >= other.count {
-            (self, other)
-        } else {
-            (other, self)
-        };
+        let (large, small) = if self.count >= other.count { (self, other) } else { (other, self) };
         if small.count == 0 {
             return large;
         }
@@ -74,11 +64,7 @@ impl Moments {
         if self.count == 0 {
             return WindowStatistics::default();
         }
-        let stddev_samp = if self.count < 2 {
-            0.0
-        } else {
-            (self.m2 / (self.count - 1) as f64).sqrt()
-        };
+        let stddev_samp = if self.count < 2 { 0.0 } else { (self.m2 / (self.count - 1) as f64).sqrt() };
         WindowStatistics {
             count: self.count,
             mean: self.mean,
@@ -105,22 +91,11 @@ mod tests {
     fn none_one_and_two_numbers() {
         assert_eq!(Moments::default().statistics(), WindowStatistics::default());
         let one: Moments = [4.0].into_iter().collect();
-        let only = WindowStatistics {
-            count: 1,
-            mean: 4.0,
-            stddev_samp: 0.0,
-            minimum: 4.0,
-            maximum: 4.0,
-        };
+        let only = WindowStatistics { count: 1, mean: 4.0, stddev_samp: 0.0, minimum: 4.0, maximum: 4.0 };
         assert_eq!(one.statistics(), only);
         let two: Moments = [4.0, 6.0].into_iter().collect();
-        let expected = WindowStatistics {
-            count: 2,
-            mean: 5.0,
-            stddev_samp: 2.0_f64.sqrt(),
-            minimum: 4.0,
-            maximum: 6.0,
-        };
+        let expected =
+            WindowStatistics { count: 2, mean: 5.0, stddev_samp: 2.0_f64.sqrt(), minimum: 4.0, maximum: 6.0 };
         assert_eq!(two.statistics(), expected);
     }
 

@@ -21,12 +21,7 @@ pub fn window_start(high_water: Timestamp) -> Timestamp {
     if !high_water.is_finite() {
         return high_water;
     }
-    Timestamp(
-        high_water
-            .0
-            .saturating_sub(high_water.0.rem_euclid(SUB_BUCKET))
-            .saturating_sub(WINDOW),
-    )
+    Timestamp(high_water.0.saturating_sub(high_water.0.rem_euclid(SUB_BUCKET)).saturating_sub(WINDOW))
 }
 
 /// Statistics of the readings in a window. All zero when there are none.
@@ -54,10 +49,7 @@ pub struct AnomalyScore {
 }
 
 impl AnomalyScore {
-    const EXTREME: Self = Self {
-        score: MAXIMUM_SCORE,
-        is_anomaly: true,
-    };
+    const EXTREME: Self = Self { score: MAXIMUM_SCORE, is_anomaly: true };
 }
 
 /// Scores `value` against the readings before it.
@@ -73,11 +65,7 @@ pub fn score(value: f64, window: &WindowStatistics) -> AnomalyScore {
     // The extremes of a constant window are exact, while a computed standard deviation may be rounding noise.
     if window.minimum == window.maximum || window.stddev_samp == 0.0 {
         let usual = (window.minimum..=window.maximum).contains(&value);
-        return if usual {
-            AnomalyScore::default()
-        } else {
-            AnomalyScore::EXTREME
-        };
+        return if usual { AnomalyScore::default() } else { AnomalyScore::EXTREME };
     }
     let distance = (value - window.mean).abs();
     let deviation = if distance.is_finite() {
@@ -89,10 +77,7 @@ pub fn score(value: f64, window: &WindowStatistics) -> AnomalyScore {
     if deviation.is_nan() {
         return AnomalyScore::EXTREME;
     }
-    AnomalyScore {
-        score: deviation.min(MAXIMUM_SCORE),
-        is_anomaly: deviation > ANOMALY_LIMIT,
-    }
+    AnomalyScore { score: deviation.min(MAXIMUM_SCORE), is_anomaly: deviation > ANOMALY_LIMIT }
 }
 
 #[cfg(test)]
@@ -100,19 +85,11 @@ mod tests {
     use super::*;
     use crate::detect::Moments;
 
-    const NOT_FLAGGED: AnomalyScore = AnomalyScore {
-        score: 0.0,
-        is_anomaly: false,
-    };
+    const NOT_FLAGGED: AnomalyScore = AnomalyScore { score: 0.0, is_anomaly: false };
 
     /// Mean 10, standard deviation 2.
-    const USUAL: WindowStatistics = WindowStatistics {
-        count: 100,
-        mean: 10.0,
-        stddev_samp: 2.0,
-        minimum: 5.0,
-        maximum: 15.0,
-    };
+    const USUAL: WindowStatistics =
+        WindowStatistics { count: 100, mean: 10.0, stddev_samp: 2.0, minimum: 5.0, maximum: 15.0 };
 
     #[test]
     fn the_window_moves_in_half_hours() {
@@ -120,10 +97,7 @@ mod tests {
         let day_before = nine - WINDOW;
         for (minutes, expected) in [(0, 0), (29, 0), (30, 30), (59, 30)] {
             let high_water = Timestamp(nine + minutes * MICROS_PER_MINUTE);
-            assert_eq!(
-                window_start(high_water),
-                Timestamp(day_before + expected * MICROS_PER_MINUTE)
-            );
+            assert_eq!(window_start(high_water), Timestamp(day_before + expected * MICROS_PER_MINUTE));
         }
         assert_eq!(window_start(Timestamp(-1)), Timestamp(-SUB_BUCKET - WINDOW));
     }
@@ -131,14 +105,8 @@ mod tests {
     #[test]
     fn the_window_of_extreme_times() {
         assert_eq!(window_start(Timestamp::INFINITY), Timestamp::INFINITY);
-        assert_eq!(
-            window_start(Timestamp::NEGATIVE_INFINITY),
-            Timestamp::NEGATIVE_INFINITY
-        );
-        assert_eq!(
-            window_start(Timestamp(i64::MIN + 1)),
-            Timestamp::NEGATIVE_INFINITY
-        );
+        assert_eq!(window_start(Timestamp::NEGATIVE_INFINITY), Timestamp::NEGATIVE_INFINITY);
+        assert_eq!(window_start(Timestamp(i64::MIN + 1)), Timestamp::NEGATIVE_INFINITY);
     }
 
     #[test]
@@ -150,23 +118,11 @@ mod tests {
 
     #[test]
     fn a_constant_window_flags_any_other_value() {
-        // 0.1 added up leaves rounding noise in the standard deviation.
-        for stddev_samp in [0.0, 1.4e-17] {
-            let constant = WindowStatistics {
-                count: 3,
-                mean: 0.1,
-                stddev_samp,
-                minimum: 0.1,
-                maximum: 0.1,
-            };
+        // Summing 0.1 leaves rounding noise in the mean and in the standard deviation.
+        for (mean, stddev_samp) in [(0.1, 0.0), (0.100_000_000_000_000_02, 1.7e-17)] {
+            let constant = WindowStatistics { count: 3, mean, stddev_samp, minimum: 0.1, maximum: 0.1 };
             assert_eq!(score(0.1, &constant), NOT_FLAGGED);
-            assert_eq!(
-                score(0.100_000_1, &constant),
-                AnomalyScore {
-                    score: 5.0,
-                    is_anomaly: true
-                }
-            );
+            assert_eq!(score(0.100_000_1, &constant), AnomalyScore { score: 5.0, is_anomaly: true });
         }
     }
 
@@ -207,47 +163,17 @@ mod tests {
             minimum: -1.5e308,
             maximum: 1.5e308,
         };
-        assert_eq!(
-            score(1.5e308, &huge),
-            AnomalyScore {
-                score: 2.5,
-                is_anomaly: false
-            }
-        );
+        assert_eq!(score(1.5e308, &huge), AnomalyScore { score: 2.5, is_anomaly: false });
         for value in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
-            for window in [
-                USUAL,
-                huge,
-                WindowStatistics {
-                    stddev_samp: f64::INFINITY,
-                    ..huge
-                },
-            ] {
+            for window in [USUAL, huge, WindowStatistics { stddev_samp: f64::INFINITY, ..huge }] {
                 assert_eq!(score(value, &window), AnomalyScore::EXTREME);
             }
         }
-        let overflowed = WindowStatistics {
-            stddev_samp: f64::INFINITY,
-            ..huge
-        };
+        let overflowed = WindowStatistics { stddev_samp: f64::INFINITY, ..huge };
         assert_eq!(score(1.5e308, &overflowed), NOT_FLAGGED);
-        assert_eq!(
-            score(
-                1.0,
-                &WindowStatistics {
-                    mean: f64::NAN,
-                    ..USUAL
-                }
-            ),
-            AnomalyScore::EXTREME
-        );
-        let least = WindowStatistics {
-            count: 2,
-            mean: 5e-324,
-            stddev_samp: 5e-324,
-            minimum: 0.0,
-            maximum: 1e-323,
-        };
+        assert_eq!(score(1.0, &WindowStatistics { mean: f64::NAN, ..USUAL }), AnomalyScore::EXTREME);
+        let least =
+            WindowStatistics { count: 2, mean: 5e-324, stddev_samp: 5e-324, minimum: 0.0, maximum: 1e-323 };
         assert_eq!(score(5e-324, &least), NOT_FLAGGED);
     }
 }

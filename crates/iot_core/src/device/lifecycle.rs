@@ -20,13 +20,8 @@ pub enum DeviceStatus {
 
 impl DeviceStatus {
     /// All states, in order of life.
-    pub const ALL: [Self; 5] = [
-        Self::Provisioning,
-        Self::Active,
-        Self::Maintenance,
-        Self::Inactive,
-        Self::Decommissioned,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Provisioning, Self::Active, Self::Maintenance, Self::Inactive, Self::Decommissioned];
 
     /// The name under which it is stored.
     pub fn as_str(self) -> &'static str {
@@ -74,9 +69,7 @@ impl FromStr for DeviceStatus {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str() == name)
-            .ok_or_else(|| UnknownDeviceStatus {
-                name: name.to_owned(),
-            })
+            .ok_or_else(|| UnknownDeviceStatus { name: name.to_owned() })
     }
 }
 
@@ -90,10 +83,7 @@ pub struct UnknownDeviceStatus {
 impl UnknownDeviceStatus {
     /// What to do about it.
     pub fn hint(&self) -> String {
-        format!(
-            "Use one of {}.",
-            DeviceStatus::ALL.map(DeviceStatus::as_str).join(", ")
-        )
+        format!("Use one of {}.", DeviceStatus::ALL.map(DeviceStatus::as_str).join(", "))
     }
 }
 
@@ -144,10 +134,8 @@ mod tests {
 
     #[test]
     fn commands_go_to_devices_that_can_be_reached() {
-        let reachable: Vec<_> = DeviceStatus::ALL
-            .into_iter()
-            .filter(|status| status.accepts_commands())
-            .collect();
+        let reachable: Vec<_> =
+            DeviceStatus::ALL.into_iter().filter(|status| status.accepts_commands()).collect();
         assert_eq!(reachable, [Active, Maintenance]);
     }
 
@@ -158,9 +146,6 @@ mod tests {
         }
         let error = "Active".parse::<DeviceStatus>().unwrap_err();
         assert_eq!(error.to_string(), "unknown device status \"Active\"");
-        assert_eq!(
-            error.hint(),
-            "Use one of provisioning, active, maintenance, inactive, decommissioned."
-        );
+        assert_eq!(error.hint(), "Use one of provisioning, active, maintenance, inactive, decommissioned.");
     }
 }

@@ -31,20 +31,13 @@ pub fn accept_time(
 ) -> Result<TimeVerdict, TimeRejection> {
     let newest = Timestamp(now.0.saturating_add(MAXIMUM_LEAD));
     if measured < horizon_start || measured == Timestamp::NEGATIVE_INFINITY {
-        return Err(TimeRejection::TooOld {
-            measured,
-            oldest: horizon_start,
-        });
+        return Err(TimeRejection::TooOld { measured, oldest: horizon_start });
     }
     if measured > newest || measured == Timestamp::INFINITY {
         return Err(TimeRejection::TooNew { measured, newest });
     }
     let on_time = measured.0 <= now.0.saturating_add(clock_skew_micros);
-    Ok(if on_time {
-        TimeVerdict::OnTime
-    } else {
-        TimeVerdict::Future
-    })
+    Ok(if on_time { TimeVerdict::OnTime } else { TimeVerdict::Future })
 }
 
 /// Why the time of a reading is refused.
@@ -102,11 +95,7 @@ impl std::error::Error for TimeRejection {}
 /// # Errors
 /// For NaN and the infinities.
 pub fn accept_value(value: f64) -> Result<f64, ValueRejection> {
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err(ValueRejection { value })
-    }
+    if value.is_finite() { Ok(value) } else { Err(ValueRejection { value }) }
 }
 
 /// The value of a reading is not a finite number.
@@ -125,11 +114,7 @@ impl ValueRejection {
 
 impl fmt::Display for ValueRejection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "measurement value must be a finite number, not {}",
-            Shortest(self.value)
-        )
+        write!(formatter, "measurement value must be a finite number, not {}", Shortest(self.value))
     }
 }
 
@@ -157,19 +142,10 @@ mod tests {
             (NOW.0 + SKEW, Ok(TimeVerdict::OnTime)),
             (NOW.0 + SKEW + 1, Ok(TimeVerdict::Future)),
             (newest.0, Ok(TimeVerdict::Future)),
-            (
-                newest.0 + 1,
-                Err(TimeRejection::TooNew {
-                    measured: Timestamp(newest.0 + 1),
-                    newest,
-                }),
-            ),
+            (newest.0 + 1, Err(TimeRejection::TooNew { measured: Timestamp(newest.0 + 1), newest })),
             (
                 HORIZON.0 - 1,
-                Err(TimeRejection::TooOld {
-                    measured: Timestamp(HORIZON.0 - 1),
-                    oldest: HORIZON,
-                }),
+                Err(TimeRejection::TooOld { measured: Timestamp(HORIZON.0 - 1), oldest: HORIZON }),
             ),
         ] {
             assert_eq!(accept(measured), expected);
@@ -181,10 +157,7 @@ mod tests {
         let forever = Timestamp::NEGATIVE_INFINITY;
         assert!(accept_time(Timestamp::NEGATIVE_INFINITY, NOW, forever, SKEW).is_err());
         assert!(accept_time(Timestamp::INFINITY, Timestamp(i64::MAX - 1), forever, i64::MAX).is_err());
-        assert_eq!(
-            accept_time(Timestamp(i64::MIN + 1), NOW, forever, SKEW),
-            Ok(TimeVerdict::OnTime)
-        );
+        assert_eq!(accept_time(Timestamp(i64::MIN + 1), NOW, forever, SKEW), Ok(TimeVerdict::OnTime));
     }
 
     #[test]

@@ -80,28 +80,16 @@ impl Calibration {
             return Err(CalibrationError::NotFinite { raw });
         }
         let calibrated = match &self.curve {
-            Curve::Straight => Calibrated {
-                value: scaled,
-                extrapolated: false,
-            },
+            Curve::Straight => Calibrated { value: scaled, extrapolated: false },
             Curve::Polynomial(coefficients) => {
                 // Horner's rule.
-                let value = coefficients
-                    .iter()
-                    .rev()
-                    .fold(0.0, |sum, coefficient| sum * scaled + coefficient);
-                Calibrated {
-                    value,
-                    extrapolated: false,
-                }
+                let value =
+                    coefficients.iter().rev().fold(0.0, |sum, coefficient| sum * scaled + coefficient);
+                Calibrated { value, extrapolated: false }
             }
             Curve::Piecewise(points) => interpolate(points, scaled),
         };
-        if calibrated.value.is_finite() {
-            Ok(calibrated)
-        } else {
-            Err(CalibrationError::NotFinite { raw })
-        }
+        if calibrated.value.is_finite() { Ok(calibrated) } else { Err(CalibrationError::NotFinite { raw }) }
     }
 
     /// Whether every value stays as it is.
@@ -111,25 +99,16 @@ impl Calibration {
 }
 
 fn interpolate(points: &[Point], scaled: f64) -> Calibrated {
-    let end_value = |end: Point| Calibrated {
-        value: end.value,
-        extrapolated: scaled != end.raw,
-    };
+    let end_value = |end: Point| Calibrated { value: end.value, extrapolated: scaled != end.raw };
     match points.binary_search_by(|point| point.raw.total_cmp(&scaled)) {
-        Ok(index) => Calibrated {
-            value: points[index].value,
-            extrapolated: false,
-        },
+        Ok(index) => Calibrated { value: points[index].value, extrapolated: false },
         Err(0) => end_value(points[0]),
         Err(index) if index == points.len() => end_value(points[index - 1]),
         Err(index) => {
             let (low, high) = (points[index - 1], points[index]);
             // Halves, because the distance between two huge numbers can overflow.
             let fraction = (scaled / 2.0 - low.raw / 2.0) / (high.raw / 2.0 - low.raw / 2.0);
-            Calibrated {
-                value: low.value + fraction * (high.value - low.value),
-                extrapolated: false,
-            }
+            Calibrated { value: low.value + fraction * (high.value - low.value), extrapolated: false }
         }
     }
 }
@@ -144,10 +123,8 @@ fn number_or(object: &Map<String, Value>, key: &str, neutral: f64) -> Result<f64
 }
 
 fn number(key: impl Into<String>, value: &Value) -> Result<f64, CalibrationError> {
-    finite_number(value).ok_or_else(|| CalibrationError::NotANumber {
-        key: key.into(),
-        found: excerpt(value),
-    })
+    finite_number(value)
+        .ok_or_else(|| CalibrationError::NotANumber { key: key.into(), found: excerpt(value) })
 }
 
 fn parse_coefficients(json: &Value) -> Result<Vec<f64>, CalibrationError> {
@@ -166,11 +143,7 @@ fn parse_points(json: &Value) -> Result<Vec<Point>, CalibrationError> {
         Some(items) if items.len() >= 2 => items,
         _ => return Err(CalibrationError::NotPoints { found: excerpt(json) }),
     };
-    let points = items
-        .iter()
-        .enumerate()
-        .map(parse_point)
-        .collect::<Result<Vec<_>, _>>()?;
+    let points = items.iter().enumerate().map(parse_point).collect::<Result<Vec<_>, _>>()?;
     match points.windows(2).position(|pair| pair[0].raw >= pair[1].raw) {
         Some(index) => Err(CalibrationError::NotIncreasing {
             index: index + 1,
@@ -187,10 +160,7 @@ fn parse_point((index, json): (usize, &Value)) -> Result<Point, CalibrationError
             raw: number(format!("piecewise[{index}][0]"), raw)?,
             value: number(format!("piecewise[{index}][1]"), value)?,
         }),
-        _ => Err(CalibrationError::NotAPair {
-            index,
-            found: excerpt(json),
-        }),
+        _ => Err(CalibrationError::NotAPair { index, found: excerpt(json) }),
     }
 }
 
@@ -216,27 +186,14 @@ mod tests {
     fn missing_and_null_keys_are_neutral() {
         let nulls =
             json!({"multiplier": null, "offset": null, "polynomial": null, "piecewise": null, "info": null});
-        for neutral in [
-            json!({}),
-            nulls,
-            json!({"info": {"by": ["lab", 7]}}),
-            json!({"multiplier": "1", "offset": 0}),
-        ] {
+        for neutral in
+            [json!({}), nulls, json!({"info": {"by": ["lab", 7]}}), json!({"multiplier": "1", "offset": 0})]
+        {
             let calibration = calibration(neutral);
             assert!(calibration.is_identity());
-            assert_eq!(
-                calibration.apply(-3.25),
-                Ok(Calibrated {
-                    value: -3.25,
-                    extrapolated: false
-                })
-            );
+            assert_eq!(calibration.apply(-3.25), Ok(Calibrated { value: -3.25, extrapolated: false }));
         }
-        for other in [
-            json!({"multiplier": 2}),
-            json!({"offset": 1}),
-            json!({"polynomial": [0, 1]}),
-        ] {
+        for other in [json!({"multiplier": 2}), json!({"offset": 1}), json!({"polynomial": [0, 1]})] {
             assert!(!calibration(other).is_identity());
         }
     }
@@ -244,20 +201,8 @@ mod tests {
     #[test]
     fn multiplier_then_offset_then_curve() {
         assert_eq!(value(json!({"multiplier": 1.8, "offset": 32}), 100.0), 212.0);
-        assert_eq!(
-            value(
-                json!({"multiplier": "2", "offset": "1", "polynomial": ["1", 0, 3]}),
-                1.0
-            ),
-            28.0
-        );
-        assert_eq!(
-            value(
-                json!({"multiplier": 10, "offset": 5, "piecewise": [[0, 0], [100, 1]]}),
-                2.0
-            ),
-            0.25
-        );
+        assert_eq!(value(json!({"multiplier": "2", "offset": "1", "polynomial": ["1", 0, 3]}), 1.0), 28.0);
+        assert_eq!(value(json!({"multiplier": 10, "offset": 5, "piecewise": [[0, 0], [100, 1]]}), 2.0), 0.25);
     }
 
     #[test]
@@ -286,25 +231,13 @@ mod tests {
     #[test]
     fn negative_zero_is_the_end_of_a_table_that_starts_at_zero() {
         let table = calibration(json!({"offset": "-0", "piecewise": [[0, 1], [1, 2]]}));
-        assert_eq!(
-            table.apply(-0.0),
-            Ok(Calibrated {
-                value: 1.0,
-                extrapolated: false
-            })
-        );
+        assert_eq!(table.apply(-0.0), Ok(Calibrated { value: 1.0, extrapolated: false }));
     }
 
     #[test]
     fn a_table_over_the_whole_of_double_precision() {
         let table = calibration(json!({"piecewise": [[-1.5e308, 0], [1.5e308, 1]]}));
-        assert_eq!(
-            table.apply(0.0),
-            Ok(Calibrated {
-                value: 0.5,
-                extrapolated: false
-            })
-        );
+        assert_eq!(table.apply(0.0), Ok(Calibrated { value: 0.5, extrapolated: false }));
     }
 
     #[test]
@@ -330,18 +263,9 @@ mod tests {
         for (json, message) in [
             (json!([1]), "calibration must be a JSON object, not [1]"),
             (json!({"multiplyer": 1}), "unknown calibration key \"multiplyer\""),
-            (
-                json!({"multiplier": "x"}),
-                "calibration key \"multiplier\" must be a finite number, not \"x\"",
-            ),
-            (
-                json!({"offset": "NaN"}),
-                "calibration key \"offset\" must be a finite number, not \"NaN\"",
-            ),
-            (
-                json!({"offset": true}),
-                "calibration key \"offset\" must be a finite number, not true",
-            ),
+            (json!({"multiplier": "x"}), "calibration key \"multiplier\" must be a finite number, not \"x\""),
+            (json!({"offset": "NaN"}), "calibration key \"offset\" must be a finite number, not \"NaN\""),
+            (json!({"offset": true}), "calibration key \"offset\" must be a finite number, not true"),
             (
                 json!({"polynomial": 3}),
                 "calibration key \"polynomial\" must be a non-empty array of numbers, not 3",
@@ -384,15 +308,9 @@ mod tests {
             assert!(error.hint().ends_with('.') && !error.is_out_of_range());
         }
         let not_finite = CalibrationError::NotFinite { raw: 1e300 };
-        assert_eq!(
-            not_finite.to_string(),
-            "calibration of raw value 1e300 is not a finite number"
-        );
+        assert_eq!(not_finite.to_string(), "calibration of raw value 1e300 is not a finite number");
         assert!(not_finite.hint().ends_with('.'));
         let hint = refusal(json!({"gain": 1})).hint();
-        assert_eq!(
-            hint,
-            "Known keys are multiplier, offset, polynomial, piecewise, info."
-        );
+        assert_eq!(hint, "Known keys are multiplier, offset, polynomial, piecewise, info.");
     }
 }

@@ -95,10 +95,7 @@ impl fmt::Display for CalibrationError {
             }
             Self::UnknownKey { key } => write!(formatter, "unknown calibration key \"{key}\""),
             Self::NotANumber { key, found } => {
-                write!(
-                    formatter,
-                    "calibration key \"{key}\" must be a finite number, not {found}"
-                )
+                write!(formatter, "calibration key \"{key}\" must be a finite number, not {found}")
             }
             Self::NotCoefficients { found } => {
                 write!(
@@ -126,11 +123,7 @@ impl fmt::Display for CalibrationError {
             ),
             Self::TwoCurves => formatter.write_str("calibration has both \"polynomial\" and \"piecewise\""),
             Self::NotFinite { raw } => {
-                write!(
-                    formatter,
-                    "calibration of raw value {} is not a finite number",
-                    Shortest(*raw)
-                )
+                write!(formatter, "calibration of raw value {} is not a finite number", Shortest(*raw))
             }
         }
     }

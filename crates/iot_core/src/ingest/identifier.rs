@@ -37,9 +37,7 @@ impl DataIdGenerator {
 fn tick_at(unix_micros: i64) -> u64 {
     let micros = u64::try_from(unix_micros).unwrap_or(0);
     let fraction = micros % 1_000 * TICKS_PER_MILLISECOND / 1_000;
-    (micros / 1_000)
-        .saturating_mul(TICKS_PER_MILLISECOND)
-        .saturating_add(fraction)
+    (micros / 1_000).saturating_mul(TICKS_PER_MILLISECOND).saturating_add(fraction)
 }
 
 #[cfg(test)]
@@ -76,10 +74,7 @@ mod tests {
         let third = generator.next(MOMENT - 3_600_000_000, [0; 8]);
         assert!(first < second && second < third);
         assert_eq!(fraction(third), fraction(first) + 2);
-        assert_eq!(
-            millisecond(generator.next(MOMENT + 1_000, [0; 8])),
-            millisecond(first) + 1
-        );
+        assert_eq!(millisecond(generator.next(MOMENT + 1_000, [0; 8])), millisecond(first) + 1);
     }
 
     #[test]
@@ -87,10 +82,7 @@ mod tests {
         let mut generator = DataIdGenerator::default();
         let first = generator.next(MOMENT, [0; 8]);
         let last = (0..4096).map(|_| generator.next(MOMENT, [0; 8])).last().unwrap();
-        assert_eq!(
-            (millisecond(last), fraction(last)),
-            (millisecond(first) + 1, fraction(first))
-        );
+        assert_eq!((millisecond(last), fraction(last)), (millisecond(first) + 1, fraction(first)));
     }
 
     #[test]

@@ -63,10 +63,7 @@ impl QualityFlags {
 
     /// Names of the flags that are set, in order of their bits.
     pub fn reasons(self) -> impl Iterator<Item = &'static str> {
-        Self::NAMES
-            .into_iter()
-            .filter(move |(flag, _)| self.contains(*flag))
-            .map(|(_, name)| name)
+        Self::NAMES.into_iter().filter(move |(flag, _)| self.contains(*flag)).map(|(_, name)| name)
     }
 }
 
@@ -142,14 +139,8 @@ pub fn assess(value: f64, range: &PhysicalRange, future: bool, outside_calibrati
 mod tests {
     use super::*;
 
-    const OPEN: PhysicalRange = PhysicalRange {
-        minimum: None,
-        maximum: None,
-    };
-    const ROOM: PhysicalRange = PhysicalRange {
-        minimum: Some(-40.0),
-        maximum: Some(85.0),
-    };
+    const OPEN: PhysicalRange = PhysicalRange { minimum: None, maximum: None };
+    const ROOM: PhysicalRange = PhysicalRange { minimum: Some(-40.0), maximum: Some(85.0) };
 
     #[test]
     fn bits_are_what_is_stored() {
@@ -159,30 +150,12 @@ mod tests {
 
     #[test]
     fn ranges_include_their_bounds() {
-        for (value, inside) in [
-            (-40.0, true),
-            (85.0, true),
-            (20.0, true),
-            (-40.1, false),
-            (85.1, false),
-        ] {
+        for (value, inside) in [(-40.0, true), (85.0, true), (20.0, true), (-40.1, false), (85.1, false)] {
             assert_eq!(ROOM.contains(value), inside, "{value}");
         }
         assert!(OPEN.contains(f64::MAX));
-        assert!(
-            PhysicalRange {
-                minimum: Some(0.0),
-                maximum: None
-            }
-            .contains(1e300)
-        );
-        assert!(
-            !PhysicalRange {
-                minimum: None,
-                maximum: Some(0.0)
-            }
-            .contains(1.0)
-        );
+        assert!(PhysicalRange { minimum: Some(0.0), maximum: None }.contains(1e300));
+        assert!(!PhysicalRange { minimum: None, maximum: Some(0.0) }.contains(1.0));
         assert!(!ROOM.contains(f64::NAN));
     }
 
@@ -203,26 +176,16 @@ mod tests {
     fn the_worst_reason_decides() {
         assert_eq!(QualityFlags::default().verdict().as_str(), "valid");
         for (flag, name) in QualityFlags::NAMES {
-            let expected = if flag == QualityFlags::OUT_OF_RANGE {
-                "invalid"
-            } else {
-                "suspect"
-            };
+            let expected = if flag == QualityFlags::OUT_OF_RANGE { "invalid" } else { "suspect" };
             assert_eq!(flag.verdict().as_str(), expected, "{name}");
         }
-        assert_eq!(
-            (QualityFlags::FUTURE | QualityFlags::OUT_OF_RANGE).verdict(),
-            DataQuality::Invalid
-        );
+        assert_eq!((QualityFlags::FUTURE | QualityFlags::OUT_OF_RANGE).verdict(), DataQuality::Invalid);
     }
 
     #[test]
     fn reasons_in_order_of_bits() {
         let flags = QualityFlags::OUTSIDE_CALIBRATION | QualityFlags::OUT_OF_RANGE;
-        assert_eq!(
-            flags.reasons().collect::<Vec<_>>(),
-            ["out_of_range", "outside_calibration"]
-        );
+        assert_eq!(flags.reasons().collect::<Vec<_>>(), ["out_of_range", "outside_calibration"]);
         assert_eq!(QualityFlags::default().reasons().count(), 0);
         assert_eq!(QualityFlags(-1).reasons().count(), QualityFlags::NAMES.len());
     }

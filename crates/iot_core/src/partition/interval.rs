@@ -42,19 +42,13 @@ impl PartitionInterval {
             return None;
         }
         let start = bucket_start(self.width(), at, None).ok()?;
-        Some(PartitionRange {
-            start,
-            end: self.end_from(start)?,
-        })
+        Some(PartitionRange { start, end: self.end_from(start)? })
     }
 
     /// The range of the grid after the one in which `range` starts.
     pub fn next(self, range: PartitionRange) -> Option<PartitionRange> {
         let start = self.range_containing(range.start)?.end;
-        Some(PartitionRange {
-            start,
-            end: self.end_from(start)?,
-        })
+        Some(PartitionRange { start, end: self.end_from(start)? })
     }
 
     fn width(self) -> BucketWidth {
@@ -141,31 +135,16 @@ mod tests {
             (0, 0, MICROS_PER_DAY, PartitionInterval::Day),
             (0, 0, MICROS_PER_HOUR, PartitionInterval::Hour),
         ] {
-            assert_eq!(
-                PartitionInterval::from_interval(months, days, micros),
-                Ok(expected)
-            );
+            assert_eq!(PartitionInterval::from_interval(months, days, micros), Ok(expected));
         }
-        for (months, days, micros) in [
-            (0, 0, 0),
-            (2, 0, 0),
-            (0, 2, 0),
-            (1, 1, 0),
-            (-1, 0, 0),
-            (0, i32::MAX, 0),
-        ] {
+        for (months, days, micros) in
+            [(0, 0, 0), (2, 0, 0), (0, 2, 0), (1, 1, 0), (-1, 0, 0), (0, i32::MAX, 0)]
+        {
             let error = PartitionInterval::from_interval(months, days, micros).unwrap_err();
             assert_eq!(error, IntervalError { months, days, micros });
         }
-        let error = IntervalError {
-            months: 2,
-            days: 0,
-            micros: 0,
-        };
-        assert_eq!(
-            error.to_string(),
-            "unsupported partition interval: 2 months, 0 days, 0 microseconds"
-        );
+        let error = IntervalError { months: 2, days: 0, micros: 0 };
+        assert_eq!(error.to_string(), "unsupported partition interval: 2 months, 0 days, 0 microseconds");
         assert!(error.hint().ends_with('.'));
     }
 
@@ -174,11 +153,7 @@ mod tests {
         let at = Timestamp(day(2026, 11, 19).0 + 7 * MICROS_PER_HOUR + 1);
         let seven = Timestamp(day(2026, 11, 19).0 + 7 * MICROS_PER_HOUR);
         for (interval, start, end) in [
-            (
-                PartitionInterval::Hour,
-                seven,
-                Timestamp(seven.0 + MICROS_PER_HOUR),
-            ),
+            (PartitionInterval::Hour, seven, Timestamp(seven.0 + MICROS_PER_HOUR)),
             (PartitionInterval::Day, day(2026, 11, 19), day(2026, 11, 20)),
             (PartitionInterval::Week, day(2026, 11, 16), day(2026, 11, 23)),
             (PartitionInterval::Month, day(2026, 11, 1), day(2026, 12, 1)),
@@ -192,14 +167,8 @@ mod tests {
 
     #[test]
     fn the_next_range_after_one_that_was_cut() {
-        let cut = PartitionRange {
-            start: day(2026, 11, 5),
-            end: day(2026, 11, 8),
-        };
-        let december = PartitionRange {
-            start: day(2026, 12, 1),
-            end: day(2027, 1, 1),
-        };
+        let cut = PartitionRange { start: day(2026, 11, 5), end: day(2026, 11, 8) };
+        let december = PartitionRange { start: day(2026, 12, 1), end: day(2027, 1, 1) };
         assert_eq!(PartitionInterval::Month.next(cut), Some(december));
     }
 
@@ -213,14 +182,8 @@ mod tests {
         ] {
             assert_eq!(interval.range_containing(Timestamp::INFINITY), None);
             assert_eq!(interval.range_containing(Timestamp::NEGATIVE_INFINITY), None);
-            assert_eq!(
-                interval.range_containing(Timestamp(Timestamp::RANGE_END.0 - 1)),
-                None
-            );
+            assert_eq!(interval.range_containing(Timestamp(Timestamp::RANGE_END.0 - 1)), None);
         }
-        assert_eq!(
-            PartitionInterval::Month.range_containing(Timestamp::EARLIEST),
-            None
-        );
+        assert_eq!(PartitionInterval::Month.range_containing(Timestamp::EARLIEST), None);
     }
 }

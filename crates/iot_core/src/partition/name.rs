@@ -46,23 +46,13 @@ mod tests {
 
     fn name(interval: PartitionInterval, micros_after_midnight: i64) -> String {
         let start = Timestamp(Timestamp::from_utc_civil(2026, 11, 19).unwrap().0 + micros_after_midnight);
-        partition_name(
-            "sensor_data",
-            interval,
-            PartitionRange {
-                start,
-                end: Timestamp::INFINITY,
-            },
-        )
+        partition_name("sensor_data", interval, PartitionRange { start, end: Timestamp::INFINITY })
     }
 
     #[test]
     fn the_usual_names() {
         let start = Timestamp::from_utc_civil(2026, 11, 1).unwrap();
-        let november = PartitionRange {
-            start,
-            end: Timestamp::INFINITY,
-        };
+        let november = PartitionRange { start, end: Timestamp::INFINITY };
         for (interval, expected) in [
             (PartitionInterval::Month, "sensor_data_2026_11"),
             (PartitionInterval::Week, "sensor_data_2026_11_01"),
@@ -72,44 +62,32 @@ mod tests {
             assert_eq!(partition_name("sensor_data", interval, november), expected);
         }
         assert_eq!(name(PartitionInterval::Day, 0), "sensor_data_2026_11_19");
-        assert_eq!(
-            name(PartitionInterval::Hour, 7 * MICROS_PER_HOUR),
-            "sensor_data_2026_11_19_07"
-        );
+        assert_eq!(name(PartitionInterval::Hour, 7 * MICROS_PER_HOUR), "sensor_data_2026_11_19_07");
     }
 
     #[test]
     fn ranges_that_were_cut_take_finer_names() {
         assert_eq!(name(PartitionInterval::Month, 0), "sensor_data_2026_11_19");
-        assert_eq!(
-            name(PartitionInterval::Month, 7 * MICROS_PER_HOUR),
-            "sensor_data_2026_11_19_07"
-        );
-        assert_eq!(
-            name(PartitionInterval::Day, 7 * MICROS_PER_HOUR),
-            "sensor_data_2026_11_19_07"
-        );
-        assert_eq!(
-            name(PartitionInterval::Hour, 30 * MICROS_PER_MINUTE),
-            "sensor_data_2026_11_19_00_30"
-        );
-        assert_eq!(
-            name(PartitionInterval::Week, 5 * MICROS_PER_SECOND),
-            "sensor_data_2026_11_19_00_00_05"
-        );
-        assert_eq!(
-            name(PartitionInterval::Day, 1),
-            "sensor_data_2026_11_19_00_00_00_000001"
-        );
+        assert_eq!(name(PartitionInterval::Month, 7 * MICROS_PER_HOUR), "sensor_data_2026_11_19_07");
+        assert_eq!(name(PartitionInterval::Day, 7 * MICROS_PER_HOUR), "sensor_data_2026_11_19_07");
+        assert_eq!(name(PartitionInterval::Hour, 30 * MICROS_PER_MINUTE), "sensor_data_2026_11_19_00_30");
+        assert_eq!(name(PartitionInterval::Week, 5 * MICROS_PER_SECOND), "sensor_data_2026_11_19_00_00_05");
+        assert_eq!(name(PartitionInterval::Day, 1), "sensor_data_2026_11_19_00_00_00_000001");
+    }
+
+    #[test]
+    fn no_hour_of_the_first_day_looks_like_a_day() {
+        let first = Timestamp::from_utc_civil(2026, 11, 1).unwrap();
+        let seven =
+            PartitionRange { start: Timestamp(first.0 + 7 * MICROS_PER_HOUR), end: Timestamp::INFINITY };
+        let name = partition_name("sensor_data", PartitionInterval::Month, seven);
+        assert_eq!(name, "sensor_data_2026_11_01_07");
     }
 
     #[test]
     fn long_parents_are_cut_between_characters() {
         let start = Timestamp::from_utc_civil(2026, 11, 1).unwrap();
-        let november = PartitionRange {
-            start,
-            end: Timestamp::INFINITY,
-        };
+        let november = PartitionRange { start, end: Timestamp::INFINITY };
         let cut = partition_name(&"x".repeat(63), PartitionInterval::Month, november);
         assert_eq!(cut, format!("{}_2026_11", "x".repeat(55)));
         let cut = partition_name(&"é".repeat(31), PartitionInterval::Month, november);

@@ -31,9 +31,7 @@ pub fn range_for(
     if existing.iter().any(|range| range.contains(at)) {
         return None;
     }
-    interval
-        .range_containing(at)
-        .map(|wanted| gap_around(at, wanted, existing))
+    interval.range_containing(at).map(|wanted| gap_around(at, wanted, existing))
 }
 
 fn gaps(wanted: PartitionRange, existing: &[PartitionRange]) -> Vec<PartitionRange> {
@@ -54,16 +52,8 @@ fn gaps(wanted: PartitionRange, existing: &[PartitionRange]) -> Vec<PartitionRan
 
 /// The part of `wanted` around the uncovered time `at` that no existing partition covers.
 fn gap_around(at: Timestamp, wanted: PartitionRange, existing: &[PartitionRange]) -> PartitionRange {
-    let before = existing
-        .iter()
-        .map(|range| range.end)
-        .filter(|end| *end <= at)
-        .max();
-    let after = existing
-        .iter()
-        .map(|range| range.start)
-        .filter(|start| *start > at)
-        .min();
+    let before = existing.iter().map(|range| range.end).filter(|end| *end <= at).max();
+    let after = existing.iter().map(|range| range.start).filter(|start| *start > at).min();
     PartitionRange {
         start: before.map_or(wanted.start, |end| end.max(wanted.start)),
         end: after.map_or(wanted.end, |start| start.min(wanted.end)),
@@ -83,9 +73,7 @@ mod tests {
     }
 
     fn month(year: i32, month: u32) -> PartitionRange {
-        PartitionInterval::Month
-            .range_containing(day(year, month, 1))
-            .unwrap()
+        PartitionInterval::Month.range_containing(day(year, month, 1)).unwrap()
     }
 
     #[test]
@@ -121,16 +109,10 @@ mod tests {
         let future = range(day(2026, 12, 5), Timestamp::INFINITY);
         assert_eq!(
             plan(&[future, past], PartitionInterval::Month, day(2026, 11, 1), 12),
-            [
-                range(day(2026, 11, 5), day(2026, 12, 1)),
-                range(day(2026, 12, 1), day(2026, 12, 5))
-            ]
+            [range(day(2026, 11, 5), day(2026, 12, 1)), range(day(2026, 12, 1), day(2026, 12, 5))]
         );
         let everything = range(Timestamp::NEGATIVE_INFINITY, Timestamp::INFINITY);
-        assert_eq!(
-            plan(&[everything], PartitionInterval::Month, day(2026, 11, 1), 3),
-            []
-        );
+        assert_eq!(plan(&[everything], PartitionInterval::Month, day(2026, 11, 1), 3), []);
     }
 
     #[test]
@@ -143,28 +125,18 @@ mod tests {
     #[test]
     fn the_range_for_one_time() {
         let interval = PartitionInterval::Month;
-        let existing = [
-            range(day(2026, 11, 1), day(2026, 11, 8)),
-            range(day(2026, 11, 20), day(2026, 11, 25)),
-        ];
+        let existing =
+            [range(day(2026, 11, 1), day(2026, 11, 8)), range(day(2026, 11, 20), day(2026, 11, 25))];
         for (at, expected) in [
             (day(2026, 11, 7), None),
             (day(2026, 11, 20), None),
             (day(2026, 11, 8), Some(range(day(2026, 11, 8), day(2026, 11, 20)))),
-            (
-                day(2026, 11, 25),
-                Some(range(day(2026, 11, 25), day(2026, 12, 1))),
-            ),
+            (day(2026, 11, 25), Some(range(day(2026, 11, 25), day(2026, 12, 1)))),
             (day(2026, 10, 31), Some(month(2026, 10))),
             (day(2026, 12, 1), Some(month(2026, 12))),
             (Timestamp::INFINITY, None),
         ] {
-            assert_eq!(
-                range_for(&existing, interval, at),
-                expected,
-                "{}",
-                at.to_utc_literal()
-            );
+            assert_eq!(range_for(&existing, interval, at), expected, "{}", at.to_utc_literal());
         }
     }
 }

@@ -1,0 +1,212 @@
+//! Readings: what is stored, what is refused, calibration, duplicates.
+
+use pgrx::pg_schema;
+
+#[pg_schema]
+mod tests {
+    use pgrx::datum::Uuid;
+    use pgrx::prelude::*;
+
+    use crate::in_database_tests::{assert_fails, factory, one, process};
+
+    #[pg_test]
+    fn a_reading_is_stored_with_everything_known_about_it() {
+        let (device, sensor) = factory();
+        let data_id: Uuid = one(&format!(
+            "SELECT iot.process_sensor_data(sensor_uuid => '{sensor}', measurement_value => 21.5,
+                                            measurement_metadata => '{{\"rssi\": -60}}')"
+        ));
+        let stored: String = one(&format!(
+            "SELECT concat_ws('|', sensor_id, device_id, measurement_value, raw_value IS NULL, measurement_unit,
+                              data_quality, is_anomaly, anomaly_score, measurement_metadata, sensor_type,
+                              hour_bucket = date_trunc('hour', measurement_timestamp, 'UTC'),
+                              received_at - measurement_timestamp < '1 second')
+               FROM iot.sensor_data WHERE data_id = '{data_id}'"
+        ));
+        assert_eq!(
+            stored,
+            format!("{sensor}|{device}|21.5|t|degC|valid|f|0|{{\"rssi\": -60}}|temperature|t|t")
+        );
+    }
+
+    #[pg_test]
+    fn null_metadata_counts_as_empty() {
+        let (_, sensor) = factory();
+        Spi::run(&format!("SELECT iot.process_sensor_data('{sensor}', 1, NULL)")).unwrap();
+        assert_eq!(one::<String>("SELECT measurement_metadata::text FROM iot.sensor_data"), "{}");
+    }
+
+    #[pg_test]
+    fn unknown_and_inactive_sensors_have_their_own_errors() {
+        let (_, sensor) = factory();
+        let unknown = "00000000-0000-0000-0000-000000000001";
+        assert_fails(
+            &format!("SELECT iot.process_sensor_data('{unknown}', 1)"),
+            "42704",
+            unknown,
+            "iot.sensors",
+        );
+        Spi::run("UPDATE iot.sensors SET sensor_status = 'inactive'").unwrap();
+        let call = format!("SELECT iot.process_sensor_data('{sensor}', 1)");
+        assert_fails(&call, "55000", "is not active", "sensor_status");
+        assert_eq!(one::<i64>("SELECT count(*) FROM iot.sensor_data"), 0);
+    }
+
+    #[pg_test]
+    fn values_that_are_not_numbers_are_refused() {
+        let (_, sensor) = factory();
+        for (value, state, message) in [
+            ("'NaN'", "22003", "NaN"),
+            ("'Infinity'", "22003", "inf"),
+            ("'-Infinity'", "22003", "inf"),
+            ("NULL", "22004", "measurement_value"),
+        ] {
+            assert_fails(&format!("SELECT iot.process_sensor_data('{sensor}', {value})"), state, message, "");
+        }
+        assert_fails("SELECT iot.process_sensor_data(NULL, 1)", "22004", "sensor_uuid", "sensor_uuid");
+        assert_eq!(one::<i64>("SELECT count(*) FROM iot.sensor_data"), 0);
+    }
+
+    #[pg_test]
+    fn times_outside_the_accepted_range_are_refused() {
+        let (_, sensor) = factory();
+        for at in ["now() - interval '11 years'", "now() + interval '25 hours'", "'infinity'", "'-infinity'"]
+        {
+            let call = format!("SELECT iot.process_sensor_data('{sensor}', 1, '{{}}', {at})");
+            assert_fails(&call, "22008", "", "");
+        }
+        Spi::run("SELECT iot.setup(retention => '20 years')").unwrap();
+        process(sensor, "1", "now() - interval '11 years'");
+        assert_eq!(one::<i64>("SELECT count(*) FROM iot.sensor_data"), 1);
+    }
+
+    #[pg_test]
+    fn a_reading_from_the_future_is_suspect_and_moves_no_window() {
+        let (_, sensor) = factory();
+        process(sensor, "10", "now() - interval '2 hours'");
+        process(sensor, "12", "now() - interval '1 hour'");
+        process(sensor, "500", "now() + interval '20 hours'");
+        let quality: String =
+            one("SELECT data_quality || ' ' || array_to_string(iot.quality_reasons(quality_flags), ',')
+               FROM iot.sensor_data WHERE measurement_timestamp > now()");
+        assert!(quality.starts_with("invalid "), "beyond the physical range as well: {quality}");
+        assert!(quality.contains("future"), "{quality}");
+        process(sensor, "11", "now()");
+        let score: f64 = one("SELECT anomaly_score FROM iot.sensor_data WHERE measurement_value = 11");
+        assert_eq!(score, 0.0, "the mean of 10 and 12 is 11 as long as the future 500 does not count");
+    }
+
+    #[pg_test]
+    fn clock_skew_is_configurable() {
+        let (_, sensor) = factory();
+        process(sensor, "1", "clock_timestamp() + interval '4 minutes'");
+        Spi::run("SET iot_ext.clock_skew = '1min'").unwrap();
+        process(sensor, "2", "clock_timestamp() + interval '4 minutes'");
+        let qualities: String =
+            one("SELECT string_agg(data_quality, ',' ORDER BY measurement_value) FROM iot.sensor_data");
+        assert_eq!(qualities, "valid,suspect");
+    }
+
+    #[pg_test]
+    fn physical_range_makes_a_reading_invalid() {
+        let (_, sensor) = factory();
+        process(sensor, "200", "now() - interval '2 minutes'");
+        process(sensor, "200.1", "now() - interval '1 minute'");
+        let found: String = one(
+            "SELECT string_agg(data_quality || array_to_string(iot.quality_reasons(quality_flags), ','), ' '
+                               ORDER BY measurement_value) FROM iot.sensor_data",
+        );
+        assert_eq!(found, "valid invalidout_of_range");
+    }
+
+    #[pg_test]
+    fn duplicates_keep_the_first_and_return_its_key() {
+        let (_, sensor) = factory();
+        let at = "'2026-01-05 12:00+00'";
+        let first = process(sensor, "1", at);
+        let second = process(sensor, "2", at);
+        assert_eq!(first, second);
+        assert_eq!(one::<f64>("SELECT sum(measurement_value) FROM iot.sensor_data"), 1.0);
+    }
+
+    #[pg_test]
+    fn readings_without_a_time_are_never_duplicates() {
+        let (_, sensor) = factory();
+        Spi::run(&format!("SELECT iot.process_sensor_data('{sensor}', n) FROM generate_series(1, 500) n"))
+            .unwrap();
+        assert_eq!(one::<i64>("SELECT count(DISTINCT measurement_timestamp) FROM iot.sensor_data"), 500);
+    }
+
+    #[pg_test]
+    fn data_ids_are_ordered_by_time() {
+        let (_, sensor) = factory();
+        Spi::run(&format!("SELECT iot.process_sensor_data('{sensor}', n) FROM generate_series(1, 200) n"))
+            .unwrap();
+        let disordered: i64 = one(
+            "SELECT count(*) FROM (SELECT data_id < lag(data_id) OVER (ORDER BY measurement_value) AS back
+                                     FROM iot.sensor_data) ordered WHERE back",
+        );
+        assert_eq!(disordered, 0);
+    }
+
+    #[pg_test]
+    fn calibration_is_applied_and_the_raw_value_kept() {
+        let (_, sensor) = factory();
+        Spi::run("UPDATE iot.sensors SET calibration_data = '{\"multiplier\": 2, \"offset\": \"0.5\"}'")
+            .unwrap();
+        process(sensor, "10", "clock_timestamp()");
+        let found: String = one("SELECT measurement_value || ' ' || raw_value FROM iot.sensor_data");
+        assert_eq!(found, "20.5 10");
+    }
+
+    #[pg_test]
+    fn outside_the_calibration_table_is_suspect() {
+        let (_, sensor) = factory();
+        Spi::run("UPDATE iot.sensors SET calibration_data = '{\"piecewise\": [[0, 0], [10, 20]]}'").unwrap();
+        process(sensor, "5", "clock_timestamp()");
+        process(sensor, "11", "clock_timestamp()");
+        let found: String = one(
+            "SELECT string_agg(measurement_value || data_quality, ' ' ORDER BY raw_value) FROM iot.sensor_data",
+        );
+        assert_eq!(found, "10valid 20suspect");
+    }
+
+    #[pg_test]
+    fn the_calibration_of_the_readings_time_counts() {
+        let (_, sensor) = factory();
+        Spi::run("UPDATE iot.sensors SET calibration_data = '{\"multiplier\": 3}'").unwrap();
+        process(sensor, "10", "now() - interval '1 day'");
+        process(sensor, "10", "clock_timestamp()");
+        let found: String = one(
+            "SELECT string_agg(measurement_value::text, ' ' ORDER BY measurement_timestamp) FROM iot.sensor_data",
+        );
+        assert_eq!(found, "10 30");
+    }
+
+    #[pg_test]
+    fn malformed_calibrations_are_refused_when_written() {
+        factory();
+        for (calibration, message) in [
+            ("{\"multiplyer\": 2}", "multiplyer"),
+            ("{\"multiplier\": \"two\"}", "multiplier"),
+            ("{\"polynomial\": [1], \"piecewise\": [[0, 0], [1, 1]]}", "polynomial"),
+            ("[1]", ""),
+        ] {
+            assert_fails(
+                &format!("UPDATE iot.sensors SET calibration_data = '{calibration}'"),
+                "22023",
+                message,
+                "",
+            );
+        }
+    }
+
+    #[pg_test]
+    fn a_calibrated_value_that_overflows_is_refused() {
+        let (_, sensor) = factory();
+        Spi::run("UPDATE iot.sensors SET calibration_data = '{\"multiplier\": 1e300}'").unwrap();
+        let call = format!("SELECT iot.process_sensor_data('{sensor}', 1e300)");
+        assert_fails(&call, "22003", "", "");
+        assert_eq!(one::<i64>("SELECT count(*) FROM iot.sensor_data"), 0);
+    }
+}
