@@ -41,8 +41,10 @@ pub fn ensure_for_reading(session: &mut Session<'_>, at: Timestamp) -> IotResult
     .map(drop)
 }
 
-/// Makes the partitions that `choose` picks, given those that exist. Sessions that race for the same partition meet at
-/// an advisory lock; the later one looks again and finds nothing left to do.
+/// Makes the partitions that `choose` picks, given those that exist; without a lock worth mentioning when it picks none.
+/// Sessions that race for the same partition meet at
+/// an advisory lock; the later one looks again and finds nothing left to do. What is there is read under the lock that
+/// ATTACH needs, so that no partition made by hand can appear in between either.
 ///
 /// # Errors
 /// 42809 when `table` is not partitioned by time; else what PostgreSQL raises.
@@ -50,10 +52,13 @@ pub fn create_missing(
     session: &mut Session<'_>,
     table: Oid,
     interval: PartitionInterval,
-    choose: impl FnOnce(&[PartitionRange]) -> Vec<PartitionRange>,
+    choose: impl Fn(&[PartitionRange]) -> Vec<PartitionRange>,
 ) -> IotResult<Vec<String>> {
+    if choose(&partition_bounds::ranges(&OpenRelation::open(table, Lock::AccessShare))?).is_empty() {
+        return Ok(Vec::new());
+    }
     lock::exclusive_until_commit(table);
-    let parent = OpenRelation::open(table, Lock::AccessShare);
+    let parent = OpenRelation::open_fresh(table, Lock::ShareUpdateExclusive);
     let chosen = choose(&partition_bounds::ranges(&parent)?);
     let work = Work {
         schema: parent.schema(),
@@ -109,9 +114,9 @@ fn create(session: &mut Session<'_>, work: &Work, name: &str, range: PartitionRa
 fn free_name(parent: &OpenRelation, interval: PartitionInterval, range: PartitionRange) -> IotResult<String> {
     let usual = partition_name(&parent.name(), interval, range);
     for attempt in 0..100 {
-        let name = if attempt == 0 { usual.clone() } else { format!("{usual}_{attempt}") };
-        let c_name =
-            CString::new(name.as_str()).map_err(|_| IotError::invalid_argument("table name contains NUL"))?;
+        let name = numbered(&usual, attempt);
+        let c_name = CString::new(name.as_str())
+            .map_err(|_| IotError::invalid_argument("table name contains a NUL character"))?;
         if !parent.sibling_exists(&c_name) {
             return Ok(name);
         }
@@ -121,6 +126,17 @@ fn free_name(parent: &OpenRelation, interval: PartitionInterval, range: Partitio
         format!("no free name for partition {} of \"{}\"", quote_identifier(&usual), parent.name()),
     )
     .hint("Drop or rename the detached partitions of that range."))
+}
+
+/// `name` itself, then `name_1`, `name_2` …, within the 63 bytes of an identifier.
+fn numbered(name: &str, attempt: u32) -> String {
+    const IDENTIFIER_BYTES: usize = 63;
+    if attempt == 0 {
+        return name.to_owned();
+    }
+    let suffix = format!("_{attempt}");
+    let end = name.floor_char_boundary(name.len().min(IDENTIFIER_BYTES - suffix.len()));
+    format!("{}{suffix}", &name[..end])
 }
 
 /// The partition interval of `table`: its policy's, else a month.

@@ -33,11 +33,14 @@ FUNCTIONS = """
     WHERE e.extname = 'iot_ext'
 """
 
-# Members of the extension, whatever they are, that carry no comment.
+# Members of the extension, whatever they are, that carry no comment. Row and array types, which PostgreSQL 18 counts as
+# members, belong to their relation or element.
 UNDOCUMENTED_MEMBERS = """
     SELECT pg_describe_object(d.classid, d.objid, d.objsubid)
     FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
     WHERE e.extname = 'iot_ext' AND d.deptype = 'e' AND obj_description(d.objid, d.classid::regclass::name) IS NULL
+        AND NOT EXISTS (SELECT FROM pg_type t WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid
+            AND (t.typrelid <> 0 OR t.typelem <> 0))
     ORDER BY 1
 """
 

@@ -104,4 +104,16 @@ mod tests {
         Spi::run("DROP TABLE iot.sensor_data CASCADE").unwrap();
         assert_eq!(one::<i64>("SELECT count(*) FROM iot.partition_policy"), 0);
     }
+
+    #[pg_test]
+    fn a_taken_name_is_numbered_within_the_length_of_an_identifier() {
+        let table = "t".repeat(63);
+        Spi::run(&format!("CREATE TABLE public.{table} (at timestamptz) PARTITION BY RANGE (at)")).unwrap();
+        let usual: String = one(&format!("SELECT iot.create_monthly_partition('public.{table}', 2023, 7)"));
+        Spi::run(&format!("ALTER TABLE public.{table} DETACH PARTITION public.{usual}")).unwrap();
+        let numbered: String =
+            one(&format!("SELECT iot.create_monthly_partition('public.{table}', 2023, 7)"));
+        assert_eq!((usual.len(), numbered.len()), (63, 63));
+        assert!(usual.ends_with("_2023_07") && numbered.ends_with("_1"), "{usual} {numbered}");
+    }
 }

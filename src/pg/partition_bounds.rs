@@ -87,10 +87,25 @@ fn single_range_column(table: pg_sys::Oid) -> Option<i16> {
     }
 }
 
+/// The bounds as of now.
+///
+/// PostgreSQL keeps a stale descriptor when another session's ATTACH commits while it builds one: the invalidation
+/// arrives in the middle, and the result, already behind, is stored after it. So a build during which messages arrived
+/// is thrown away and done again.
 fn bounds(parent: &OpenRelation) -> Bounds {
-    // SAFETY: the relation is open and partitioned (checked by the callers); the descriptor lives in the relation
-    // cache as long as the relation is open, and no partition being detached is wanted (`omit_detached`).
-    unsafe { Bounds((*pg_sys::RelationGetPartitionDesc(parent.cache_entry(), true)).boundinfo) }
+    loop {
+        // SAFETY: the relation is open and partitioned (checked by the callers); the descriptor lives in the relation
+        // cache as long as the relation is open, and no partition being detached is wanted (`omit_detached`). The
+        // counter belongs to this backend. Flushing the entry of an open relation keeps what is in use.
+        unsafe {
+            let before = pg_sys::SharedInvalidMessageCounter;
+            let descriptor = pg_sys::RelationGetPartitionDesc(parent.cache_entry(), true);
+            if pg_sys::SharedInvalidMessageCounter == before {
+                return Bounds((*descriptor).boundinfo);
+            }
+            pg_sys::RelationCacheInvalidateEntry(parent.oid());
+        }
+    }
 }
 
 /// PostgreSQL's sorted list of range bounds. Null when there is no partition at all.

@@ -32,6 +32,16 @@ impl OpenRelation {
         self.0
     }
 
+    /// Opens `relation` as [`OpenRelation::open`], with a cache entry read anew under the lock.
+    pub fn open_fresh(relation: pg_sys::Oid, lock: Lock) -> Self {
+        // SAFETY: the lock is taken first, then the entry is thrown away; an entry in use would be rebuilt instead.
+        unsafe {
+            pg_sys::LockRelationOid(relation, lock as pg_sys::LOCKMODE);
+            pg_sys::RelationCacheInvalidateEntry(relation);
+        }
+        Self::open(relation, lock)
+    }
+
     /// Its oid.
     pub fn oid(&self) -> pg_sys::Oid {
         // SAFETY: the cache entry of an open relation is valid.
@@ -96,4 +106,6 @@ pub enum Lock {
     AccessShare = pg_sys::AccessShareLock,
     /// What an INSERT takes: nobody can drop the table afterwards.
     RowExclusive = pg_sys::RowExclusiveLock,
+    /// What ATTACH PARTITION takes: no one else attaches, readers and writers go on.
+    ShareUpdateExclusive = pg_sys::ShareUpdateExclusiveLock,
 }
