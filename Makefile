@@ -45,7 +45,7 @@ uninstall: ## remove it again
 bench: setup ## run the benches (BENCH=name for one)
 	@scripts/bench.sh
 
-coverage: ## line coverage of the core crate
+coverage: setup ## line coverage of the core crate
 	@scripts/coverage.sh
 
 clean: ## remove what was built (ALL=1: the tools too)

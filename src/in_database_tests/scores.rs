@@ -54,8 +54,9 @@ mod tests {
 
     #[pg_test]
     fn an_absurd_reading_does_not_stop_the_next_ones() {
-        let (score, flagged, _) = score_of_last(&[1.0, 2.0, 1e300, -1e308, 1e200, 1.5]);
+        let (score, flagged, _) = score_of_last(&[1.0, 2.0, 1.5e308, 1.7e308, 1e200, 1.5]);
         assert_eq!((score, flagged), (0.0, false));
+        assert_eq!(one::<f64>("SELECT avg(avg_value) FROM iot.sensor_hourly_aggregates"), 1.5);
     }
 
     #[pg_test]

@@ -57,6 +57,11 @@ def test_unsafe_is_written_only_in_src_pg():
     assert offenders == []
 
 
+def test_sql_that_runs_in_every_database_is_ascii():
+    """Scripts and migrations reach the server as they are: another database encoding would garble or refuse the rest."""
+    assert [name(path) for path in files(".sql", below="sql") if not text(path).isascii()] == []
+
+
 def test_every_unsafe_says_why_it_is_sound():
     offenders = []
     for path in files(".rs", below="src/pg"):

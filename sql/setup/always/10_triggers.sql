@@ -1,4 +1,4 @@
--- Attaches the trigger functions of the extension to the tables, where DROP EXTENSION … CASCADE took them away.
+-- Attaches the trigger functions of the extension to the tables, where DROP EXTENSION ... CASCADE took them away.
 --
 -- A trigger that is there already with its function is left alone, disabled or not, for CREATE TRIGGER locks out writers.
 -- Hence a trigger whose clauses change in a later version is dropped by the migration that changes it, and made anew here.

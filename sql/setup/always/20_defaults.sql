@@ -1,4 +1,4 @@
--- Column defaults that call functions of the extension, where DROP EXTENSION … CASCADE took them away.
+-- Column defaults that call functions of the extension, where DROP EXTENSION ... CASCADE took them away.
 --
 -- A default that is there already is left alone, for ALTER TABLE locks everybody out.
 SET LOCAL search_path = pg_catalog, pg_temp;

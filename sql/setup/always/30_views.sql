@@ -34,10 +34,11 @@ BEGIN
         SELECT r.sensor_id,
                r.hour_bucket,
                count(*) AS measurement_count,
-               avg(r.measurement_value) AS avg_value,
+               -- Sums and squares of values beyond this leave double precision, which PostgreSQL answers with an ERROR.
+               avg(r.measurement_value) FILTER (WHERE r.measurement_value BETWEEN -1e150 AND 1e150) AS avg_value,
                min(r.measurement_value) AS min_value,
                max(r.measurement_value) AS max_value,
-               stddev_samp(r.measurement_value) AS value_stddev,
+               stddev_samp(r.measurement_value) FILTER (WHERE r.measurement_value BETWEEN -1e150 AND 1e150) AS value_stddev,
                avg((r.data_quality = 'valid')::integer) AS data_quality_ratio,
                count(*) FILTER (WHERE r.is_anomaly) AS anomaly_count
           FROM iot.sensor_data r
@@ -46,10 +47,10 @@ BEGIN
         COMMENT ON COLUMN iot.sensor_hourly_aggregates.sensor_id IS 'The sensor.';
         COMMENT ON COLUMN iot.sensor_hourly_aggregates.hour_bucket IS 'Start of the hour (UTC).';
         COMMENT ON COLUMN iot.sensor_hourly_aggregates.measurement_count IS 'Readings.';
-        COMMENT ON COLUMN iot.sensor_hourly_aggregates.avg_value IS 'Mean value.';
+        COMMENT ON COLUMN iot.sensor_hourly_aggregates.avg_value IS 'Mean of the values between -1e150 and 1e150.';
         COMMENT ON COLUMN iot.sensor_hourly_aggregates.min_value IS 'Least value.';
         COMMENT ON COLUMN iot.sensor_hourly_aggregates.max_value IS 'Greatest value.';
-        COMMENT ON COLUMN iot.sensor_hourly_aggregates.value_stddev IS 'Sample standard deviation; NULL for a single reading.';
+        COMMENT ON COLUMN iot.sensor_hourly_aggregates.value_stddev IS 'Sample standard deviation of the values between -1e150 and 1e150; NULL for a single one.';
         COMMENT ON COLUMN iot.sensor_hourly_aggregates.data_quality_ratio IS 'Share of readings whose data_quality is valid, 0 to 1.';
         COMMENT ON COLUMN iot.sensor_hourly_aggregates.anomaly_count IS 'Readings flagged as anomalies.';
     END IF;
