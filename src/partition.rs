@@ -12,7 +12,7 @@ use pgrx::{PgSqlErrorCode, pg_extern};
 use crate::catalog::partition_policy;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
-use crate::pg::security::ActingAs;
+use crate::pg::security::{self, ActingAs};
 use crate::pg::statement::{Session, with_session};
 use crate::pg::{clock, lock, partition_bounds};
 
@@ -41,10 +41,11 @@ pub fn ensure_for_reading(session: &mut Session<'_>, at: Timestamp) -> IotResult
     .map(drop)
 }
 
-/// Makes the partitions that `choose` picks, given those that exist; without a lock worth mentioning when it picks none.
-/// Sessions that race for the same partition meet at
-/// an advisory lock; the later one looks again and finds nothing left to do. What is there is read under the lock that
-/// ATTACH needs, so that no partition made by hand can appear in between either.
+/// Makes the partitions that `choose` picks, given those that exist; takes no lock worth mentioning when it picks none.
+///
+/// Sessions that race for the same partition meet at an advisory lock; the later one looks again and finds nothing left
+/// to do. What is there is read under the lock that ATTACH needs, so that no partition made by hand can appear in between
+/// either.
 ///
 /// # Errors
 /// 42809 when `table` is not partitioned by time; else what PostgreSQL raises.
@@ -144,6 +145,19 @@ fn interval_of(session: &mut Session<'_>, table: Oid) -> IotResult<PartitionInte
     Ok(partition_policy::load(session, table)?.map_or(PartitionInterval::Month, |policy| policy.interval))
 }
 
+/// Refuses before any lock is taken: ATTACH would do so only after it.
+fn require_owner(table: Oid) -> IotResult<()> {
+    let table = OpenRelation::open(table, Lock::AccessShare);
+    if security::current_user_has_privileges_of(table.owner()) {
+        return Ok(());
+    }
+    Err(IotError::new(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("must be owner of table {}", table.qualified_name()),
+    )
+    .hint("Call it as the owner of the table, or as a member of that role."))
+}
+
 #[pg_extern(sql = false)]
 fn create_monthly_partition(parent: Oid, year: i32, month: i32) -> Option<String> {
     let first = u32::try_from(month).ok().and_then(|month| Timestamp::from_utc_civil(year, month, 1));
@@ -152,6 +166,7 @@ fn create_monthly_partition(parent: Oid, year: i32, month: i32) -> Option<String
             .hint("Give a year from 1 to 9999 and a month from 1 to 12.")
             .raise();
     };
+    require_owner(parent).or_raise();
     with_session(|session| {
         create_missing(session, parent, PartitionInterval::Month, |existing| {
             range_for(existing, PartitionInterval::Month, first).into_iter().collect()
@@ -168,6 +183,7 @@ fn create_future_partitions(parent: Oid, months_ahead: i32) -> Vec<String> {
             .hint("Give the number of months to prepare beyond the current one.")
             .raise();
     };
+    require_owner(parent).or_raise();
     with_session(|session| {
         create_missing(session, parent, PartitionInterval::Month, |existing| {
             plan(existing, PartitionInterval::Month, clock::now(), premake)

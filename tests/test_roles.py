@@ -101,6 +101,25 @@ def test_the_owner_of_the_tables_need_not_be_superuser(bare_database):
         database.execute("DROP ROLE plant_owner")
 
 
+def test_what_runs_as_the_owner_does_not_use_the_callers_search_path(database, ingest_role):
+    """A DBA's event trigger that pins nothing must not be led astray while a partition is made on someone's behalf."""
+    _, sensor = add_sensor(database)
+    database.execute("CREATE TABLE public.noted (who name)")
+    database.execute(f"GRANT CREATE ON DATABASE {database.name} TO {ROLE}")
+    database.execute("CREATE FUNCTION public.note() RETURNS event_trigger LANGUAGE plpgsql AS"
+                     " $$ BEGIN PERFORM trap(); EXCEPTION WHEN undefined_function THEN NULL; END $$")
+    database.execute("CREATE EVENT TRIGGER note ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.note()")
+    with database.connect(ingest_role) as connection:
+        connection.execute("CREATE SCHEMA mine")
+        connection.execute("CREATE FUNCTION mine.trap() RETURNS void LANGUAGE plpgsql AS"
+                           " $$ BEGIN EXECUTE 'INSERT INTO public.noted VALUES (current_user)'; END $$")
+        connection.execute("SET search_path = mine")
+        process(connection, sensor, 1, "2023-04-05 00:00+00")
+        assert connection.execute("SHOW search_path").fetchone()[0] == "mine"
+    assert database.rows("SELECT who FROM public.noted") == []
+    assert database.value("SELECT count(*) FROM iot.sensor_data_2023_04") == 1
+
+
 def test_a_hostile_search_path_changes_nothing(database, cluster):
     """Functions and operators of the caller's search_path must not be picked up by the statements of the extension."""
     _, sensor = add_sensor(database)

@@ -2,12 +2,14 @@
 
 use pgrx::pg_sys;
 
-/// While it lives, the current user is another role, without the right to change it back (security-restricted).
+/// While it lives, the current user is another role, without the right to change it back (security-restricted), and
+/// `search_path` holds nothing that the previous user could have put there.
 ///
-/// The previous user comes back on drop; after an ERROR, PostgreSQL's own (sub)transaction abort restores it as well.
+/// All of it comes back on drop; after an ERROR, PostgreSQL's own (sub)transaction abort restores it.
 pub struct ActingAs {
     previous_user: pg_sys::Oid,
     previous_context: i32,
+    settings_level: i32,
 }
 
 impl ActingAs {
@@ -15,14 +17,34 @@ impl ActingAs {
     pub fn restricted(role: pg_sys::Oid) -> Self {
         let (previous_user, previous_context) = current();
         let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
-        // SAFETY: sets two backend variables; `role` comes from the catalogue.
-        unsafe { pg_sys::SetUserIdAndSecContext(role, previous_context | restricted as i32) };
-        Self { previous_user, previous_context }
+        // SAFETY: sets two backend variables; `role` comes from the catalogue. The level opened here is closed on drop.
+        let settings_level = unsafe {
+            pg_sys::SetUserIdAndSecContext(role, previous_context | restricted as i32);
+            pg_sys::NewGUCNestLevel()
+        };
+        // SAFETY: both strings are NUL-terminated and copied; an ERROR leaves the level to the abort.
+        unsafe {
+            pg_sys::set_config_option(
+                c"search_path".as_ptr(),
+                c"pg_catalog, pg_temp".as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        Self { previous_user, previous_context, settings_level }
     }
 }
 
 impl Drop for ActingAs {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: closes the level that `restricted` opened.
+            unsafe { pg_sys::AtEOXact_GUC(false, self.settings_level) };
+        }
         // SAFETY: restores what `restricted` saved.
         unsafe { pg_sys::SetUserIdAndSecContext(self.previous_user, self.previous_context) };
     }
