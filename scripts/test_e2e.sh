@@ -8,5 +8,6 @@ choose_postgres
 IOT_PG_CONFIG=$(private_pg_config run)
 export IOT_PG_CONFIG
 say "pytest"
-# shellcheck disable=SC2086 # ARGS are words
-exec "$TOOLING/venv/bin/python" -m pytest -q tests --ignore tests/house tests/house/test_install_script.py ${ARGS:-}
+# ARGS may quote: ARGS="-k 'dump or crash'".
+eval "arguments=(${ARGS:-})"
+exec "$TOOLING/venv/bin/python" -m pytest -q tests --ignore tests/house tests/house/test_install_script.py "${arguments[@]}"

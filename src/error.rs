@@ -67,6 +67,18 @@ impl IotError {
     /// Raises the error; the statement ends here.
     #[track_caller]
     pub fn raise(self) -> ! {
+        self.report(PgLogLevel::ERROR);
+        unreachable!("an ERROR report does not return")
+    }
+
+    /// Says it as a WARNING; the statement goes on.
+    #[track_caller]
+    pub fn warn(self) {
+        self.report(PgLogLevel::WARNING);
+    }
+
+    #[track_caller]
+    fn report(self, level: PgLogLevel) {
         let mut report = ErrorReport::new(self.code, self.message, "iot_ext");
         if let Some(detail) = self.detail {
             report = report.set_detail(detail);
@@ -74,8 +86,7 @@ impl IotError {
         if let Some(hint) = self.hint {
             report = report.set_hint(hint);
         }
-        report.report(PgLogLevel::ERROR);
-        unreachable!("an ERROR report does not return")
+        report.report(level);
     }
 }
 

@@ -74,8 +74,7 @@ fn process(session: &mut Session<'_>, offered: &Offered<'_>) -> IotResult<Uuid> 
     )?;
     let from_future = verdict == TimeVerdict::Future;
 
-    let Calibrated { value, extrapolated } =
-        Calibration::from_json(&sensor.calibration.parse()?)?.apply(offered.raw_value)?;
+    let Calibrated { value, extrapolated } = calibrate(&sensor, offered.raw_value)?;
     let quality = rules::assess(value, &sensor.physical_range, from_future, extrapolated);
     let score = score(session, &sensor, value, measured_at, from_future)?;
 
@@ -95,6 +94,14 @@ fn process(session: &mut Session<'_>, offered: &Offered<'_>) -> IotResult<Uuid> 
     }
     alert::check_reading(session, &sensor, &reading)?;
     Ok(reading.data_id)
+}
+
+fn calibrate(sensor: &Sensor<'_>, raw: f64) -> IotResult<Calibrated> {
+    Calibration::from_json(&sensor.calibration.parse()?)
+        .and_then(|calibration| calibration.apply(raw))
+        .map_err(|error| {
+            IotError::from(error).detail(format!("Calibration of sensor \"{}\".", sensor.sensor_id))
+        })
 }
 
 /// Start of the accepted past: the retention that `setup()` was told, else ten years.
@@ -143,9 +150,10 @@ fn store(
         if reading::insert(session, sensor, reading)? {
             return Ok(None);
         }
+        let stored = reading::find(session, sensor.sensor_id, reading.measured_at)?
+            .ok_or_else(|| neither_stored_nor_found(sensor, reading))?;
         if !clock_time {
-            let stored = reading::find(session, sensor.sensor_id, reading.measured_at)?;
-            return stored.map(Some).ok_or_else(|| hidden_duplicate(sensor, reading));
+            return Ok(Some(stored));
         }
         reading.measured_at = Timestamp(reading.measured_at.0 + 1);
     }
@@ -156,16 +164,17 @@ fn store(
     .hint("Pass measurement_timestamp."))
 }
 
-fn hidden_duplicate(sensor: &Sensor<'_>, reading: &Reading<'_>) -> IotError {
+fn neither_stored_nor_found(sensor: &Sensor<'_>, reading: &Reading<'_>) -> IotError {
     IotError::new(
         PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
         format!(
-            "sensor \"{}\" already has a reading at {} that this role may not see",
+            "reading of sensor \"{}\" at {} was not stored, and none of that time is visible",
             sensor.sensor_id,
             reading.measured_at.to_utc_literal()
         ),
     )
-    .hint("Let the role's SELECT policies on iot.sensor_data show the readings it stores.")
+    .detail("Either row security hides a stored one, or a trigger on iot.sensor_data discarded it.")
+    .hint("Let the role's SELECT policies on iot.sensor_data show the readings it stores, and look at your triggers.")
 }
 
 #[pg_extern(sql = false)]

@@ -14,7 +14,7 @@ use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
 use crate::pg::security::{self, ActingAs};
 use crate::pg::statement::{Session, with_session};
-use crate::pg::{clock, lock, partition_bounds};
+use crate::pg::{clock, partition_bounds};
 
 /// Makes sure that a partition of `iot.sensor_data` takes readings of the time `at`; the usual case costs a binary
 /// search. Only the making of a partition runs as the table's owner, so that a role with no more than INSERT can
@@ -43,9 +43,9 @@ pub fn ensure_for_reading(session: &mut Session<'_>, at: Timestamp) -> IotResult
 
 /// Makes the partitions that `choose` picks, given those that exist; takes no lock worth mentioning when it picks none.
 ///
-/// Sessions that race for the same partition meet at an advisory lock; the later one looks again and finds nothing left
-/// to do. What is there is read under the lock that ATTACH needs, so that no partition made by hand can appear in between
-/// either.
+/// Sessions that race for the same partition meet at the lock that ATTACH needs anyway, which also holds off partitions
+/// made by hand; the later one looks again and finds nothing left to do. (An advisory lock would be one that anybody can
+/// take and keep.)
 ///
 /// # Errors
 /// 42809 when `table` is not partitioned by time; else what PostgreSQL raises.
@@ -58,7 +58,6 @@ pub fn create_missing(
     if choose(&partition_bounds::ranges(&OpenRelation::open(table, Lock::AccessShare))?).is_empty() {
         return Ok(Vec::new());
     }
-    lock::exclusive_until_commit(table);
     let parent = OpenRelation::open_fresh(table, Lock::ShareUpdateExclusive);
     let chosen = choose(&partition_bounds::ranges(&parent)?);
     let work = Work {
@@ -178,8 +177,8 @@ fn create_monthly_partition(parent: Oid, year: i32, month: i32) -> Option<String
 
 #[pg_extern(sql = false)]
 fn create_future_partitions(parent: Oid, months_ahead: i32) -> Vec<String> {
-    let Ok(premake) = u32::try_from(months_ahead) else {
-        IotError::invalid_argument(format!("months_ahead {months_ahead} is negative"))
+    let Some(premake) = u32::try_from(months_ahead).ok().filter(|&months| months <= 1000) else {
+        IotError::invalid_argument(format!("months_ahead {months_ahead} is not between 0 and 1000"))
             .hint("Give the number of months to prepare beyond the current one.")
             .raise();
     };

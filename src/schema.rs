@@ -5,11 +5,12 @@
 
 use pgrx::extension_sql_file;
 
-extension_sql_file!("../sql/schema/10_bucket.sql", name = "bucket", bootstrap);
+extension_sql_file!("../sql/schema/00_requirements.sql", name = "requirements", bootstrap);
+extension_sql_file!("../sql/schema/10_bucket.sql", name = "bucket", requires = ["requirements"]);
 extension_sql_file!("../sql/schema/20_device.sql", name = "device", requires = ["bucket"]);
-extension_sql_file!("../sql/schema/20_device_triggers.sql", name = "device_triggers", requires = ["device"]);
+extension_sql_file!("../sql/schema/21_device_triggers.sql", name = "device_triggers", requires = ["device"]);
 extension_sql_file!(
-    "../sql/schema/21_sensor_triggers.sql",
+    "../sql/schema/22_sensor_triggers.sql",
     name = "sensor_triggers",
     requires = ["device_triggers"]
 );
@@ -20,7 +21,7 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/schema/30_partition.sql", name = "partition", requires = ["group_triggers"]);
 extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["partition"]);
-extension_sql_file!("../sql/schema/22_alert_triggers.sql", name = "alert_triggers", requires = ["alert"]);
+extension_sql_file!("../sql/schema/41_alert_triggers.sql", name = "alert_triggers", requires = ["alert"]);
 extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["alert_triggers"]);
 extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["ingest"]);
 extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["command"], finalize);

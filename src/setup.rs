@@ -10,10 +10,10 @@ use crate::catalog::migration::{self, Migration};
 use crate::catalog::partition_policy::{self, PartitionPolicy};
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::partition;
-use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
+use crate::pg::relation::{self, Lock, OpenRelation, in_schema_iot};
 use crate::pg::security::{self, ActingAs};
 use crate::pg::statement::{Session, with_session};
-use crate::pg::{clock, lock, partition_bounds};
+use crate::pg::{clock, partition_bounds};
 
 /// The migrations, in order. A released one is never edited: what changes is a new file.
 const MIGRATIONS: &[Migration] = &[
@@ -97,8 +97,9 @@ fn setup(
     partition_interval: Option<Interval>,
     premake: Option<i32>,
     retention: Option<Interval>,
-    index_policy: Option<Vec<String>>,
+    index_policy: Option<Vec<Option<String>>>,
 ) -> JsonB {
+    let index_policy = index_policy.map(|names| names.into_iter().map(Option::unwrap_or_default).collect());
     let wishes = Wishes { partition_interval, premake, retention, index_policy };
     check(&wishes).or_raise();
     let report = with_session(|session| run(session, wishes)).or_raise();
@@ -136,8 +137,9 @@ fn check(wishes: &Wishes) -> IotResult<()> {
 
 fn run(session: &mut Session<'_>, wishes: Wishes) -> IotResult<Report> {
     if let Some(catalogue) = in_schema_iot(c"partition_policy") {
-        // One setup at a time in a database; the catalogue table exists as long as the extension does.
-        lock::exclusive_until_commit(catalogue);
+        // One setup at a time in a database; the catalogue table exists as long as the extension does, and the lock
+        // lasts to the end of the transaction.
+        drop(OpenRelation::open_fresh(catalogue, Lock::ShareUpdateExclusive));
     }
     let _owner = act_as_owner_of_tables()?;
     let mut report = Report::default();
@@ -148,8 +150,8 @@ fn run(session: &mut Session<'_>, wishes: Wishes) -> IotResult<Report> {
     let table = in_schema_iot(c"sensor_data").ok_or_else(|| {
         IotError::wrong_state("table iot.sensor_data does not exist after its migration ran")
     })?;
-    let policy = choose_policy(session, table, wishes)?;
-    align_indexes(session, &policy.index_policy, &mut report)?;
+    let policy = choose_policy(session, table, wishes, report.migrations_applied.contains(&"sensor_data"))?;
+    align_indexes(session, table, &policy.index_policy, &mut report)?;
     let (interval, premake) = (policy.interval, u32::try_from(policy.premake).unwrap_or(0));
     let time_column = partition_bounds::time_column(&OpenRelation::open(table, Lock::AccessShare))?;
     partition_policy::store(session, table, &time_column, policy)?;
@@ -199,19 +201,34 @@ fn migrate(session: &mut Session<'_>, report: &mut Report) -> IotResult<()> {
     Ok(())
 }
 
-/// The wishes, else what was chosen before, else the defaults.
-fn choose_policy(session: &mut Session<'_>, table: Oid, wishes: Wishes) -> IotResult<PartitionPolicy> {
-    let stored = partition_policy::load(session, table)?.unwrap_or_else(|| PartitionPolicy {
-        interval: PartitionInterval::Month,
-        interval_given: Interval::from_months(1),
-        premake: 3,
-        retention: None,
-        index_policy: OPTIONAL_INDEXES
-            .iter()
-            .filter(|index| index.by_default)
-            .map(|index| index.policy.to_owned())
-            .collect(),
-    });
+/// The wishes, else what was chosen before, else what the table shows, else the defaults.
+///
+/// A policy is gone after DROP EXTENSION; the width of the newest partition and the indexes are still to be seen.
+fn choose_policy(
+    session: &mut Session<'_>,
+    table: Oid,
+    wishes: Wishes,
+    is_new: bool,
+) -> IotResult<PartitionPolicy> {
+    let stored = match partition_policy::load(session, table)? {
+        Some(stored) => stored,
+        None => {
+            let interval = newest_interval(table)?.unwrap_or(PartitionInterval::Month);
+            PartitionPolicy {
+                interval,
+                interval_given: partition_policy::as_given(interval)?,
+                premake: 3,
+                retention: None,
+                index_policy: OPTIONAL_INDEXES
+                    .iter()
+                    .filter(
+                        |index| if is_new { index.by_default } else { index.on(table).is_ok_and(|on| on) },
+                    )
+                    .map(|index| index.policy.to_owned())
+                    .collect(),
+            }
+        }
+    };
     let interval_given = wishes.partition_interval.unwrap_or(stored.interval_given);
     Ok(PartitionPolicy {
         interval: partition_policy::interval(&interval_given)?,
@@ -222,12 +239,30 @@ fn choose_policy(session: &mut Session<'_>, table: Oid, wishes: Wishes) -> IotRe
     })
 }
 
+/// The interval of which the newest partition is a whole range.
+fn newest_interval(table: Oid) -> IotResult<Option<PartitionInterval>> {
+    use PartitionInterval::{Day, Hour, Month, Week};
+    let ranges = partition_bounds::ranges(&OpenRelation::open(table, Lock::AccessShare))?;
+    Ok(ranges.last().and_then(|newest| {
+        [Hour, Day, Week, Month].into_iter().find(|each| each.range_containing(newest.start) == Some(*newest))
+    }))
+}
+
 /// Creates the indexes that the policy names and drops those of ours that it does not.
-fn align_indexes(session: &mut Session<'_>, policy: &[String], report: &mut Report) -> IotResult<()> {
+fn align_indexes(
+    session: &mut Session<'_>,
+    table: Oid,
+    policy: &[String],
+    report: &mut Report,
+) -> IotResult<()> {
     for index in OPTIONAL_INDEXES {
         let wanted = policy.iter().any(|name| name == index.policy);
-        let c_name = std::ffi::CString::new(index.name).unwrap_or_default();
-        let exists = in_schema_iot(&c_name).is_some();
+        let exists = match index.on(table) {
+            Ok(exists) => exists,
+            Err(error) if wanted => return Err(error),
+            // Somebody else's relation of that name, and none of ours is asked for.
+            Err(_) => continue,
+        };
         if wanted && !exists {
             session.run(&format!("CREATE INDEX {} ON iot.sensor_data {}", index.name, index.definition))?;
             report.indexes_created.push(index.name);
@@ -237,4 +272,23 @@ fn align_indexes(session: &mut Session<'_>, policy: &[String], report: &mut Repo
         }
     }
     Ok(())
+}
+
+impl OptionalIndex {
+    /// Whether the index exists on `table`.
+    ///
+    /// # Errors
+    /// 42P07 when its name belongs to something else.
+    fn on(&self, table: Oid) -> IotResult<bool> {
+        let name = std::ffi::CString::new(self.name).unwrap_or_default();
+        match in_schema_iot(&name) {
+            None => Ok(false),
+            Some(found) if relation::table_of_index(found) == Some(table) => Ok(true),
+            Some(_) => Err(IotError::new(
+                PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
+                format!("relation iot.{} exists, but is no index of iot.sensor_data", self.name),
+            )
+            .hint("Rename it, or leave this index out of index_policy.")),
+        }
+    }
 }

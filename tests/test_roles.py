@@ -133,3 +133,14 @@ def test_a_hostile_search_path_changes_nothing(database, cluster):
         process(connection, sensor, 20)
         connection.execute("SELECT iot.setup()")
     assert database.value("SELECT count(*) FROM iot.sensor_data") == 1
+
+
+def test_a_database_of_another_encoding_is_refused(cluster):
+    with cluster.connect() as connection:
+        connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        with cluster.connect("latin") as connection, pytest.raises(psycopg.errors.FeatureNotSupported) as refused:
+            connection.execute("CREATE EXTENSION iot_ext")
+        assert "LATIN1" in refused.value.diag.message_detail and "UTF8" in refused.value.diag.message_hint
+    finally:
+        cluster.drop_database("latin")

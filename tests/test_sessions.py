@@ -149,3 +149,36 @@ def test_a_repeatable_read_transaction_is_told_to_retry_or_succeeds(database):
         with pytest.raises((psycopg.errors.SerializationFailure, psycopg.errors.UniqueViolation)):
             process(old, sensor, 2, "2026-01-01 00:00+00")
     assert database.value("SELECT count(*) FROM iot.sensor_data") == 1
+
+
+def test_a_rule_deleted_at_the_moment_of_a_match_costs_no_reading(database):
+    _, sensor = add_sensor(database)
+    add_rule(database)
+    with database.connect(autocommit=False) as deleter:
+        deleter.execute("DELETE FROM iot.alert_rules")
+        process(database.connection, sensor, 90)
+        deleter.commit()
+    assert database.value("SELECT count(*) FROM iot.sensor_data") == 1
+
+
+def test_an_advisory_lock_of_a_stranger_holds_nothing_up(database):
+    _, sensor = add_sensor(database)
+    with database.connect() as stranger, database.connect() as writer:
+        stranger.execute("SELECT pg_advisory_lock(4804436, 'iot.sensor_data'::regclass::oid::int),"
+                         " pg_advisory_lock(4804436, 'iot.partition_policy'::regclass::oid::int)")
+        writer.execute("SET statement_timeout = '10s'")
+        process(writer, sensor, 1, "2021-06-01 00:00+00")
+        writer.execute("SELECT iot.setup()")
+    assert database.value("SELECT count(*) FROM iot.sensor_data_2021_06") == 1
+
+
+def test_conditions_made_by_the_thousand_do_not_fill_the_memory(database):
+    """The cache of compiled conditions is bounded by their size."""
+    with database.connect() as connection:
+        pid = connection.info.backend_pid
+        connection.execute(
+            "SELECT count(iot.evaluate_alert_condition(jsonb_build_object('metadata_check',"
+            " jsonb_build_object('k' || g, repeat(md5(g::text), 8000))), 1)) FROM generate_series(1, 600) g")
+        with open(f"/proc/{pid}/status", encoding="ascii") as status:
+            (resident,) = [int(line.split()[1]) for line in status if line.startswith("RssAnon")]
+        assert resident < 150_000, f"{resident} kB after conditions of 150 MB in all"

@@ -1,4 +1,4 @@
--- Device lifecycle: which move is allowed.
+-- Devices and sensors: which moves of the lifecycle are allowed, which calibrations can be applied.
 
 CREATE FUNCTION iot.device_status_can_become(from_status text, to_status text) RETURNS boolean
     IMMUTABLE STRICT PARALLEL SAFE

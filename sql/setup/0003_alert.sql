@@ -55,11 +55,12 @@ COMMENT ON COLUMN iot.alert_rules.created_at IS 'When the row was made.';
 COMMENT ON COLUMN iot.alert_rules.updated_at IS 'When the row last changed; kept by a trigger.';
 
 -- What was found: one open alert per rule and sensor, on which repeated matches count.
--- An alert is history and outlives what it is about. Its sensor, device, organization and reading are therefore plain
--- values without foreign key: RESTRICT would tie up the registry, SET NULL would erase what the alert was about.
+-- An alert is history and outlives what it is about. Its rule, sensor, device, organization and reading are therefore
+-- plain values without foreign key: RESTRICT would tie up the registry, SET NULL would erase what the alert was about, and
+-- a rule that is deleted at the moment of a match must not cost the reading.
 CREATE TABLE iot.alerts (
     alert_id              uuid             PRIMARY KEY DEFAULT gen_random_uuid(),
-    rule_id               uuid             REFERENCES iot.alert_rules ON DELETE SET NULL,
+    rule_id               uuid,
     rule_version          integer,
     sensor_id             uuid,
     device_id             uuid,
@@ -72,7 +73,7 @@ CREATE TABLE iot.alerts (
     threshold_value       double precision,
     actual_value          double precision,
     last_value            double precision,
-    occurrences           integer          NOT NULL DEFAULT 1 CHECK (occurrences >= 1),
+    occurrences           bigint           NOT NULL DEFAULT 1 CHECK (occurrences >= 1),
     alert_timestamp       timestamptz      NOT NULL DEFAULT clock_timestamp(),
     last_occurred_at      timestamptz      NOT NULL DEFAULT clock_timestamp(),
     measurement_timestamp timestamptz,

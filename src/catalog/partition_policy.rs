@@ -55,6 +55,21 @@ pub fn interval(given: &Interval) -> IotResult<PartitionInterval> {
     Ok(PartitionInterval::from_interval(given.months(), given.days(), given.micros())?)
 }
 
+/// The SQL interval of a partition width.
+///
+/// # Errors
+/// None in practice: each width is an interval.
+pub fn as_given(interval: PartitionInterval) -> IotResult<Interval> {
+    let (months, days, hours) = match interval {
+        PartitionInterval::Hour => (0, 0, 1),
+        PartitionInterval::Day => (0, 1, 0),
+        PartitionInterval::Week => (0, 7, 0),
+        PartitionInterval::Month => (1, 0, 0),
+    };
+    Interval::new(months, days, hours * iot_core::time::MICROS_PER_HOUR)
+        .map_err(|error| IotError::invalid_argument(format!("partition interval: {error}")))
+}
+
 statement!(STORE: (REGCLASSOID, TEXTOID, INTERVALOID, INT4OID, INTERVALOID, TEXTARRAYOID)
     "INSERT INTO iot.partition_policy AS p (parent, time_column, partition_interval, premake, retention, index_policy)
      VALUES ($1, $2, $3, $4, $5, $6)

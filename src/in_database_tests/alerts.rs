@@ -90,10 +90,65 @@ mod tests {
         assert_fails("SELECT iot.evaluate_alert_condition('{}', 'NaN')", "22003", "NaN", "");
         assert_fails(
             "SELECT iot.evaluate_alert_condition('{\"threshold_high\": 1e999}', 1)",
-            "22003",
-            "",
-            "double",
+            "22023",
+            "threshold_high",
+            "finite",
         );
+    }
+
+    #[pg_test]
+    fn metadata_are_compared_as_exact_numbers() {
+        for number in ["89490200001234567890", "0.12345678901234567890", "18446744073709551616", "1e400"] {
+            let check = format!("{{\"metadata_check\": {{\"serial\": {number}}}}}");
+            let same = format!("{{\"serial\": {number}}}");
+            assert!(
+                one::<bool>(&format!("SELECT iot.evaluate_alert_condition('{check}', 1, '{same}')")),
+                "{number}"
+            );
+            let other = "{\"serial\": 89490200001234567891}";
+            assert!(
+                !one::<bool>(&format!("SELECT iot.evaluate_alert_condition('{check}', 1, '{other}')")),
+                "{number}"
+            );
+        }
+    }
+
+    #[pg_test]
+    fn a_broken_rule_costs_no_reading() {
+        let (_, sensor) = factory();
+        rule("sensor_type='temperature'", "{\"threshold_high\": 80}");
+        Spi::run("SET session_replication_role = replica").unwrap();
+        Spi::run("UPDATE iot.alert_rules SET rule_conditions = '{\"treshold_high\": 80}'").unwrap();
+        Spi::run("SET session_replication_role = origin").unwrap();
+        rule("sensor_type='temperature'", "{\"threshold_high\": 85}");
+        process(sensor, "90", "clock_timestamp()");
+        assert_eq!(one::<i64>("SELECT count(*) FROM iot.sensor_data"), 1);
+        assert_eq!(one::<i64>("SELECT count(*) FROM iot.alerts"), 1, "the sound rule is evaluated");
+    }
+
+    #[pg_test]
+    fn occurrences_do_not_run_out() {
+        let (_, sensor) = factory();
+        rule("sensor_type='temperature'", "{\"threshold_high\": 80}");
+        process(sensor, "90", "clock_timestamp()");
+        Spi::run("UPDATE iot.alerts SET occurrences = 2147483647").unwrap();
+        process(sensor, "90", "clock_timestamp()");
+        assert_eq!(one::<i64>("SELECT occurrences FROM iot.alerts"), 2_147_483_648);
+    }
+
+    #[pg_test]
+    fn resolving_and_acknowledging_note_when_and_who() {
+        let (_, sensor) = factory();
+        rule("sensor_type='temperature'", "{\"threshold_high\": 80}");
+        process(sensor, "90", "clock_timestamp()");
+        Spi::run("UPDATE iot.alerts SET alert_status = 'acknowledged'").unwrap();
+        Spi::run("UPDATE iot.alerts SET alert_status = 'resolved', resolved_by = 'shift 3'").unwrap();
+        let found: String = one(
+            "SELECT concat_ws('|', acknowledged_at <= resolved_at, acknowledged_by = session_user, resolved_by)
+               FROM iot.alerts",
+        );
+        assert_eq!(found, "t|t|shift 3");
+        assert!(one::<bool>("SELECT avg_resolution_hours IS NOT NULL FROM iot.iot_operations_dashboard"));
     }
 
     #[pg_test]
@@ -150,7 +205,7 @@ mod tests {
         rule("sensor_type='temperature'", "{\"threshold_high\": 80}");
         process(sensor, "90", "'2026-01-05 12:00+00'");
         process(sensor, "90", "'2026-01-05 12:00+00'");
-        assert_eq!(one::<i32>("SELECT occurrences FROM iot.alerts"), 1);
+        assert_eq!(one::<i64>("SELECT occurrences FROM iot.alerts"), 1);
     }
 
     #[pg_test]
@@ -208,7 +263,7 @@ mod tests {
         process(sensor, "85", "clock_timestamp()");
         Spi::run("UPDATE iot.alert_rules SET rule_conditions = '{\"threshold_high\": 90}'").unwrap();
         process(sensor, "86", "clock_timestamp()");
-        assert_eq!(one::<i32>("SELECT occurrences FROM iot.alerts"), 1);
+        assert_eq!(one::<i64>("SELECT occurrences FROM iot.alerts"), 1);
         assert_eq!(one::<i32>("SELECT rule_version FROM iot.alert_rules"), 2);
     }
 

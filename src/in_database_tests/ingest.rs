@@ -209,4 +209,50 @@ mod tests {
         assert_fails(&call, "22003", "", "");
         assert_eq!(one::<i64>("SELECT count(*) FROM iot.sensor_data"), 0);
     }
+
+    #[pg_test]
+    fn a_planned_calibration_survives_a_change_of_the_current_one() {
+        let (_, sensor) = factory();
+        Spi::run("UPDATE iot.sensor_calibrations SET valid_to = now() + interval '10 days'").unwrap();
+        Spi::run(&format!(
+            "INSERT INTO iot.sensor_calibrations (sensor_id, calibration_data, valid_from, reason)
+             VALUES ('{sensor}', '{{\"offset\": 9}}', now() + interval '10 days', 'planned')"
+        ))
+        .unwrap();
+        Spi::run("UPDATE iot.sensors SET calibration_data = '{\"offset\": 0.5}'").unwrap();
+        let history: String = one(
+            "SELECT string_agg(calibration_data::text, ' ' ORDER BY valid_from) || ' ' ||
+                    bool_and(valid_to = coalesce(next_from, 'infinity'))::text
+               FROM (SELECT *, lead(valid_from) OVER (ORDER BY valid_from) AS next_from FROM iot.sensor_calibrations) c",
+        );
+        assert_eq!(history, "{} {\"offset\": 0.5} {\"offset\": 9} true", "and no gap between them");
+    }
+
+    #[pg_test]
+    fn a_row_that_a_trigger_discards_is_not_called_a_tie() {
+        let (_, sensor) = factory();
+        Spi::run(
+            "CREATE FUNCTION public.discard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+             CREATE TRIGGER discard BEFORE INSERT ON iot.sensor_data FOR EACH ROW EXECUTE FUNCTION public.discard()",
+        )
+        .unwrap();
+        for time in ["", ", '{}', now()"] {
+            let call = format!("SELECT iot.process_sensor_data('{sensor}', 1{time})");
+            assert_fails(&call, "23505", "was not stored", "triggers");
+        }
+    }
+
+    #[pg_test]
+    fn a_broken_calibration_names_its_sensor() {
+        let (_, sensor) = factory();
+        Spi::run("SET session_replication_role = replica").unwrap();
+        Spi::run("UPDATE iot.sensor_calibrations SET calibration_data = '{\"multiplyer\": 2}'").unwrap();
+        Spi::run("SET session_replication_role = origin").unwrap();
+        assert_fails(
+            &format!("SELECT iot.process_sensor_data('{sensor}', 1)"),
+            "22023",
+            "multiplyer",
+            "multiplier",
+        );
+    }
 }

@@ -89,4 +89,19 @@ mod tests {
                 .unwrap();
         assert!(same);
     }
+
+    #[pg_test]
+    fn indexes_of_others_are_left_alone() {
+        Spi::run("SELECT iot.setup()").unwrap();
+        Spi::run("CREATE INDEX idx_sensor_data_quality ON iot.devices (device_status)").unwrap();
+        Spi::run("SELECT iot.setup()").unwrap();
+        assert!(one::<bool>("SELECT to_regclass('iot.idx_sensor_data_quality') IS NOT NULL"));
+        assert_fails(
+            "SELECT iot.setup(index_policy => '{quality}')",
+            "42P07",
+            "iot.idx_sensor_data_quality",
+            "index_policy",
+        );
+        assert_fails("SELECT iot.setup(index_policy => '{NULL}')", "22023", "index_policy", "metadata_gin");
+    }
 }

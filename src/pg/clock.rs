@@ -50,8 +50,11 @@ impl Zone {
     /// The zone called `name` (IANA name, or a POSIX rule), if the server knows it.
     pub fn named(name: &str) -> Option<Self> {
         let name = CString::new(name).ok()?;
-        // SAFETY: `name` is NUL-terminated; the result is null or lives as long as the process.
-        NonNull::new(unsafe { pg_sys::pg_tzset(name.as_ptr()) }).map(Self)
+        // SAFETY: `name` is NUL-terminated; the result is null or lives as long as the process. Zones that count leap
+        // seconds are refused, as SET timezone does.
+        NonNull::new(unsafe { pg_sys::pg_tzset(name.as_ptr()) })
+            .filter(|zone| unsafe { pg_sys::pg_tz_acceptable(zone.as_ptr()) })
+            .map(Self)
     }
 
     /// The session's zone (parameter `TimeZone`).

@@ -32,19 +32,17 @@ impl Jsonb<'_> {
     /// The value as serde sees it. For rules and calibrations when they are compiled, not for readings.
     ///
     /// # Errors
-    /// 22003 for a number beyond double precision, 54000 for nesting that is too deep.
+    /// 54000 for nesting that is too deep.
     pub fn parse(&self) -> IotResult<Value> {
         // SAFETY: `jsonb_out` returns a NUL-terminated string in the current memory context.
         let text: Option<&CStr> =
             unsafe { direct_function_call(pg_sys::jsonb_out, &[Some(self.varlena.into())]) };
-        let text = text.unwrap_or_default().to_string_lossy();
-        serde_json::from_str(&text).map_err(|error| {
-            let (code, hint) = if error.to_string().starts_with("number out of range") {
-                (PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, "Use numbers within double precision.")
-            } else {
-                (PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "Nest at most 100 levels deep.")
-            };
-            IotError::new(code, format!("jsonb value cannot be used: {error}")).hint(hint)
+        serde_json::from_slice(text.unwrap_or_default().to_bytes()).map_err(|error| {
+            IotError::new(
+                PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!("jsonb value cannot be used: {error}"),
+            )
+            .hint("Nest it less deeply.")
         })
     }
 }
@@ -140,7 +138,12 @@ impl JsonbImage {
             direct_function_call_as_datum(pg_sys::jsonb_in, &[text.into_datum()])
                 .and_then(|datum| Jsonb::from_datum(datum, false))
         };
-        image.map_or_else(|| Self(Box::default()), |image| Self::copy_of(image.image()))
+        match image {
+            Some(image) => Self::copy_of(image.image()),
+            None => {
+                IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "jsonb input returned NULL").raise()
+            }
+        }
     }
 
     /// Copies `image` to memory aligned as PostgreSQL wants a varlena to be.

@@ -5,7 +5,6 @@
 pub mod clock;
 mod first_last;
 pub mod jsonb;
-pub mod lock;
 pub mod partition_bounds;
 pub mod random;
 pub mod relation;

@@ -17,6 +17,13 @@ pub fn in_schema_iot(name: &CStr) -> Option<pg_sys::Oid> {
     (relation != pg_sys::InvalidOid).then_some(relation)
 }
 
+/// The table that `index` belongs to, if it is an index.
+pub fn table_of_index(index: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a catalogue cache look-up; what is no index is reported by InvalidOid.
+    let table = unsafe { pg_sys::IndexGetRelation(index, true) };
+    (table != pg_sys::InvalidOid).then_some(table)
+}
+
 /// An open relation; closed on drop, its lock kept until the transaction ends.
 pub struct OpenRelation(pg_sys::Relation);
 

@@ -71,6 +71,9 @@ BEGIN
         ('alert_rules', 'alert_rules_validate',
          'BEFORE INSERT OR UPDATE', 'FOR EACH ROW', 'alert_rules_validate'),
 
+        ('alerts', 'alerts_stamp_status',
+         'BEFORE INSERT OR UPDATE OF alert_status', 'FOR EACH ROW', 'alerts_stamp_status'),
+
         -- Dynamic groups: the lock, then what changes who is in them.
         ('devices', 'devices_lock_group_membership',
          'BEFORE INSERT OR DELETE OR UPDATE OF device_id, device_type_id, device_status, firmware_version, hardware_version, location, organization_id',

@@ -54,22 +54,27 @@ END
 $$;
 COMMENT ON FUNCTION iot.sensors_validate() IS 'Trigger: refuses a calibration that cannot be applied.';
 
--- A sensor's first calibration holds from -infinity, each later one from the clock time on without end. Deleting what
--- begins later also covers two changes in one microsecond and a clock that was set back.
+-- The new calibration holds from the clock time on, up to the next one that is planned, if any.
 CREATE FUNCTION iot.record_calibration(sensor_uuid uuid, calibration jsonb) RETURNS void
     VOLATILE STRICT PARALLEL UNSAFE
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     changed_at timestamptz := '-infinity';
+    holds_to timestamptz := 'infinity';
 BEGIN
     IF EXISTS (SELECT FROM iot.sensor_calibrations c WHERE c.sensor_id = sensor_uuid) THEN
         changed_at := clock_timestamp();
-        DELETE FROM iot.sensor_calibrations c WHERE c.sensor_id = sensor_uuid AND c.valid_from >= changed_at;
+        -- Two changes in one microsecond.
+        WHILE EXISTS (SELECT FROM iot.sensor_calibrations c WHERE c.sensor_id = sensor_uuid AND c.valid_from = changed_at) LOOP
+            changed_at := changed_at + interval '1 microsecond';
+        END LOOP;
+        SELECT COALESCE(min(c.valid_from), 'infinity') INTO holds_to
+          FROM iot.sensor_calibrations c WHERE c.sensor_id = sensor_uuid AND c.valid_from > changed_at;
         UPDATE iot.sensor_calibrations c SET valid_to = changed_at
-         WHERE c.sensor_id = sensor_uuid AND c.valid_to > changed_at;
+         WHERE c.sensor_id = sensor_uuid AND c.valid_from < changed_at AND c.valid_to > changed_at;
     END IF;
-    INSERT INTO iot.sensor_calibrations (sensor_id, calibration_data, valid_from)
-    VALUES (sensor_uuid, calibration, changed_at);
+    INSERT INTO iot.sensor_calibrations (sensor_id, calibration_data, valid_from, valid_to)
+    VALUES (sensor_uuid, calibration, changed_at, holds_to);
 END
 $$;
 COMMENT ON FUNCTION iot.record_calibration(uuid, jsonb) IS 'Continues a sensor''s history with a new calibration; called by a trigger on iot.sensors.';

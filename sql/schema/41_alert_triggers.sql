@@ -21,3 +21,20 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION iot.alert_rules_validate() IS 'Trigger: refuses a rule that could fail at ingest, and counts versions of its definition.';
+
+CREATE FUNCTION iot.alerts_stamp_status() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    actor CONSTANT text := COALESCE(NULLIF(current_setting('app.user_id', true), ''), session_user);
+BEGIN
+    IF NEW.alert_status = 'acknowledged' AND NEW.acknowledged_at IS NULL THEN
+        NEW.acknowledged_at := clock_timestamp();
+        NEW.acknowledged_by := COALESCE(NEW.acknowledged_by, actor);
+    ELSIF NEW.alert_status = 'resolved' AND NEW.resolved_at IS NULL THEN
+        NEW.resolved_at := clock_timestamp();
+        NEW.resolved_by := COALESCE(NEW.resolved_by, actor);
+    END IF;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION iot.alerts_stamp_status() IS 'Trigger: notes when and by whom an alert was acknowledged or resolved, where the statement does not say so.';
