@@ -20,8 +20,8 @@ SIDES = {
                           measurement_unit, anomaly_score, measurement_metadata)
                       VALUES (gen_random_uuid(), %s, (SELECT device_id FROM iot.devices LIMIT 1), clock_timestamp(), %s,
                               'degC', 0.5, '{"rssi": -67}')""",
-    "PL/pgSQL": "SELECT baseline.process_reading(%s, %s, '{\"rssi\": -67}')",
-    "process_sensor_data": "SELECT iot.process_sensor_data(%s, %s, '{\"rssi\": -67}')",
+    "PL/pgSQL": "SELECT baseline.process_reading(%s::uuid, %s::numeric, '{\"rssi\": -67}')",
+    "process_sensor_data": "SELECT iot.process_sensor_data(%s::uuid, %s, '{\"rssi\": -67}')",
 }
 
 
