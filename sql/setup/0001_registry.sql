@@ -256,7 +256,7 @@ COMMENT ON COLUMN iot.sensors.sensor_name IS 'Name, unique on the device.';
 COMMENT ON COLUMN iot.sensors.sensor_type IS 'What it measures, such as temperature; fixed once there are readings.';
 COMMENT ON COLUMN iot.sensors.unit_of_measure IS 'Unit of the calibrated value.';
 COMMENT ON COLUMN iot.sensors.sensor_status IS 'Lifecycle: provisioning, active, maintenance, inactive or decommissioned; only an active sensor is read.';
-COMMENT ON COLUMN iot.sensors.calibration_data IS 'Current calibration. A change holds from then on, in place of whatever sensor_calibrations had in store; what held before stays in history.';
+COMMENT ON COLUMN iot.sensors.calibration_data IS 'Current calibration. A change holds from then on, up to the next one planned in sensor_calibrations; what held before stays in history.';
 COMMENT ON COLUMN iot.sensors.physical_minimum IS 'Least value that is physically possible; a reading below it is not valid.';
 COMMENT ON COLUMN iot.sensors.physical_maximum IS 'Greatest value that is physically possible; a reading above it is not valid.';
 COMMENT ON COLUMN iot.sensors.expected_interval IS 'How often it should report.';

@@ -97,7 +97,7 @@ CREATE INDEX idx_alerts_alert_timestamp ON iot.alerts (alert_timestamp DESC);
 CREATE INDEX idx_alerts_metadata ON iot.alerts USING gin (alert_metadata);
 COMMENT ON TABLE iot.alerts IS 'Alerts: what the rules found.';
 COMMENT ON COLUMN iot.alerts.alert_id IS 'Key.';
-COMMENT ON COLUMN iot.alerts.rule_id IS 'Rule that raised it; NULL once that is deleted.';
+COMMENT ON COLUMN iot.alerts.rule_id IS 'Rule that raised it; kept when the rule is deleted.';
 COMMENT ON COLUMN iot.alerts.rule_version IS 'Version of the rule then.';
 COMMENT ON COLUMN iot.alerts.sensor_id IS 'Sensor whose reading matched.';
 COMMENT ON COLUMN iot.alerts.device_id IS 'Device of that sensor.';
