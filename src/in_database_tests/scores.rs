@@ -12,7 +12,8 @@ mod tests {
     /// The score of the last of `values`, one a minute, and the naive one over all before it.
     fn score_of_last(values: &[f64]) -> (f64, bool, f64) {
         let (_, sensor) = factory();
-        let start = "now() - interval '6 hours'";
+        // From a full hour on: whatever the clock says, the readings of one test stand in one hour.
+        let start = "date_trunc('hour', now()) - interval '6 hours'";
         for (minute, value) in values.iter().enumerate() {
             process(sensor, &format!("'{value}'"), &format!("{start} + interval '{minute} minutes'"));
         }
