@@ -19,20 +19,30 @@ pub fn ranges(parent: &OpenRelation) -> IotResult<Vec<PartitionRange>> {
     Ok((0..bounds.len()).filter_map(|upper| bounds.range_below(upper)).collect())
 }
 
-/// Whether some partition of `parent` takes rows of the time `at`. Binary search, no allocation.
+/// A time in each range that `times` need and no partition of `parent` has: usually none. A binary search per time, and
+/// not even that while they stay in one partition.
 ///
 /// # Errors
 /// As [`ranges`].
-pub fn covers(parent: &OpenRelation, at: Timestamp) -> IotResult<bool> {
+pub fn uncovered(parent: &OpenRelation, times: impl Iterator<Item = Timestamp>) -> IotResult<Vec<Timestamp>> {
     check_partitioned_by_time(parent)?;
     let bounds = bounds(parent);
-    let (mut low, mut high) = (0, bounds.len());
-    while low < high {
-        let middle = low.midpoint(high);
-        if bounds.value(middle) <= at { low = middle + 1 } else { high = middle }
+    let mut missing = Vec::new();
+    let mut last: Option<PartitionRange> = None;
+    for at in times {
+        if last.is_some_and(|range| range.start <= at && at < range.end) {
+            continue;
+        }
+        // The first bound above `at` is the upper bound of the range that would hold it.
+        let upper = bounds.first_above(at);
+        last = (upper < bounds.len()).then(|| bounds.range_below(upper)).flatten();
+        if last.is_none() {
+            missing.push(at);
+        }
     }
-    // `low` is now the first bound above `at`, which is the upper bound of the range that would hold it.
-    Ok(low < bounds.len() && bounds.has_partition_below(low))
+    missing.sort_unstable();
+    missing.dedup();
+    Ok(missing)
 }
 
 /// Name of the column by which `parent` is partitioned.
@@ -134,6 +144,16 @@ impl Bounds {
                 _ => Timestamp((**(*self.0).datums.add(index)).value() as i64),
             }
         }
+    }
+
+    /// Index of the first bound above `at`.
+    fn first_above(&self, at: Timestamp) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.value(middle) <= at { low = middle + 1 } else { high = middle }
+        }
+        low
     }
 
     fn has_partition_below(&self, upper: usize) -> bool {

@@ -2,8 +2,10 @@
 
 mod moments;
 mod window;
+mod zscore_window;
 
 pub use moments::Moments;
 pub use window::{
     ANOMALY_LIMIT, AnomalyScore, MAXIMUM_SCORE, SUB_BUCKET, WINDOW, WindowStatistics, score, window_start,
 };
+pub use zscore_window::{SUB_BUCKETS, SubBucket, WindowCursor, WindowDelta, ZscoreWindow};
