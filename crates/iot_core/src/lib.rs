@@ -19,3 +19,4 @@ mod json;
 mod number;
 pub mod partition;
 pub mod time;
+pub mod unit;
