@@ -168,8 +168,9 @@ proptest! {
     #[test]
     fn a_change_of_unit_changes_nothing(series in series(), limits in limits(), exponent in -20..20) {
         let factor = 2.0_f64.powi(exponent);
+        // Scaling is exact only where nothing overflows or becomes subnormal.
         let normal = |v: f64| v == 0.0 || (1e-200..1e200).contains(&v.abs());
-        prop_assume!(series.iter().all(|observation| normal(observation.value)));
+        let series: Vec<_> = series.into_iter().filter(|observation| normal(observation.value)).collect();
         let scaled_series: Vec<_> =
             series.iter().map(|reading| Observation { value: reading.value * factor, ..*reading }).collect();
         let scaled_limits = QualityLimits {

@@ -111,6 +111,20 @@ fn published_values() {
 }
 
 #[test]
+fn round_numbers_stay_round() {
+    for (value, from, to, expected) in [
+        (68.0, "degF", "degC", 20.0),
+        (20.0, "degC", "degF", 68.0),
+        (5.0, "mm", "m", 0.005),
+        (1_500.0, "L/min", "m3/h", 90.0),
+        (23.5, "degC", "K", 296.65),
+        (1_013.25, "hPa", "kPa", 101.325),
+    ] {
+        assert_eq!(convert(value, from, to), Ok(expected), "{value} {from} in {to}");
+    }
+}
+
+#[test]
 fn differences_have_no_zero_point() {
     assert_close(convert_difference(9.0, "degF", "degC").unwrap(), 5.0, "degF");
     assert_close(convert_difference(1.0, "degC", "K").unwrap(), 1.0, "degC");

@@ -57,9 +57,13 @@ impl Unit {
 
     /// A difference of `value` in this unit as a number of the unit `to`, which measures the same.
     pub fn convert_difference(&self, value: f64, to: &Self) -> f64 {
-        let ratio = self.factor / to.factor;
-        // Of two reciprocal ratios the larger is more often a whole number, and so exact.
-        if ratio.abs() >= 1.0 { value * ratio } else { value / (to.factor / self.factor) }
+        // A whole number is exact, so that 5 mm are 0.005 m to the last digit; its reciprocal rarely is.
+        let reciprocal = to.factor / self.factor;
+        if reciprocal.fract() == 0.0 && reciprocal != 0.0 {
+            value / reciprocal
+        } else {
+            value * (self.factor / to.factor)
+        }
     }
 }
 
