@@ -20,3 +20,4 @@ mod number;
 pub mod partition;
 pub mod sensor_state;
 pub mod time;
+pub mod unit;

@@ -10,4 +10,7 @@ pub use acceptance::{MAXIMUM_LEAD, TimeRejection, TimeVerdict, ValueRejection, a
 pub use calibration::{Calibrated, Calibration};
 pub use calibration_error::CalibrationError;
 pub use identifier::DataIdGenerator;
-pub use quality::{DataQuality, PhysicalRange, QualityFlags, assess};
+pub use quality::{
+    DataQuality, Observation, PhysicalRange, QualityContext, QualityFlags, QualityLimits, QualityLimitsError,
+    assess, assess_observation,
+};
