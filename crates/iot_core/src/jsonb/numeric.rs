@@ -139,8 +139,7 @@ impl<'a> Numeric<'a> {
         if finite.negative { Some(sum) } else { sum.checked_neg() }
     }
 
-    /// The number as `mantissa` × 10^`exponent`, exactly. `None` if the mantissa would not fit, which more than
-    /// 30 decimal digits may not.
+    /// The number as `mantissa` × 10^`exponent`, exactly. `None` if the mantissa does not fit.
     pub(crate) fn to_decimal(self) -> Option<(i128, i32)> {
         let Form::Finite(finite) = self.form else { return None };
         let mut mantissa = 0_i128;

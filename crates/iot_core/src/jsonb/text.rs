@@ -82,7 +82,7 @@ fn write_scalar(output: &mut impl Write, value: Value<'_>) -> fmt::Result {
 }
 
 /// `text` as a JSON string.
-pub(crate) fn write_string(output: &mut impl Write, text: &str) -> fmt::Result {
+fn write_string(output: &mut impl Write, text: &str) -> fmt::Result {
     output.write_char('"')?;
     let mut rest = text;
     while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
