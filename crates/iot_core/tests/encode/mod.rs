@@ -88,7 +88,7 @@ fn numeric(image: &mut Vec<u8>, text: &str) {
         digits.splice(0..0, vec![0; 4 - fill as usize]);
         point += 4 - fill;
     }
-    while digits.len() % 4 != 0 {
+    while !digits.len().is_multiple_of(4) {
         digits.push(0);
     }
     let mut groups: Vec<u16> = digits

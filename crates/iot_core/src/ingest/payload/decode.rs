@@ -276,18 +276,24 @@ fn parse_canonical_uuid(text: &[u8]) -> Option<[u8; 16]> {
 #[inline]
 fn parse_hex<'a>(pairs: impl Iterator<Item = &'a [u8; 2]>) -> Option<[u8; 16]> {
     let mut id = [0; 16];
+    // One test at the end is faster than one for each digit.
+    let mut seen = 0;
     for (byte, [high, low]) in id.iter_mut().zip(pairs) {
-        *byte = hex_digit(*high)? << 4 | hex_digit(*low)?;
+        let (high, low) = (HEX_DIGITS[usize::from(*high)], HEX_DIGITS[usize::from(*low)]);
+        seen |= high | low;
+        *byte = high << 4 | low & 0xF;
     }
-    Some(id)
+    (seen <= 0xF).then_some(id)
 }
 
-#[inline]
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
+/// The value of each hexadecimal digit; more than 15 for other bytes.
+static HEX_DIGITS: [u8; 256] = {
+    let mut values = [0xFF; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        values[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        values[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
     }
-}
+    values
+};

@@ -64,9 +64,9 @@ fn fractional_unix_micros(number: Numeric<'_>) -> Option<i128> {
     let divisor = 10_i128.checked_pow(decimals)?;
     let magnitude = i64::try_from((mantissa / divisor).unsigned_abs()).ok()?;
     let shift = match magnitude {
-        ..FIRST_MILLISECOND => 6,
-        ..FIRST_MICROSECOND => 3,
-        ..FIRST_NANOSECOND => 0,
+        _ if magnitude < FIRST_MILLISECOND => 6,
+        _ if magnitude < FIRST_MICROSECOND => 3,
+        _ if magnitude < FIRST_NANOSECOND => 0,
         _ => -3,
     };
     let left = shift - i32::try_from(decimals).ok()?;
@@ -153,4 +153,111 @@ fn zone_in_micros(text: &[u8]) -> Option<i64> {
 fn two_digits(tens: u8, units: u8) -> Option<i64> {
     let (tens, units) = (tens.wrapping_sub(b'0'), units.wrapping_sub(b'0'));
     (tens <= 9 && units <= 9).then(|| i64::from(tens * 10 + units))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jsonb::{Document, Value};
+
+    /// 2025-06-13 10:00:00 UTC.
+    const TEN_O_CLOCK: i64 = 803_124_000_000_000;
+
+    #[test]
+    fn iso_with_a_zone() {
+        for (text, micros) in [
+            ("2025-06-13T10:00:00Z", TEN_O_CLOCK),
+            ("2025-06-13t10:00:00z", TEN_O_CLOCK),
+            ("2025-06-13 10:00Z", TEN_O_CLOCK),
+            ("2025-06-13T12:00:00+02:00", TEN_O_CLOCK),
+            ("2025-06-13T04:30:00-0530", TEN_O_CLOCK),
+            ("2025-06-13 00:00:00-10", TEN_O_CLOCK),
+            ("2025-06-13T10:00:00.1Z", TEN_O_CLOCK + 100_000),
+            ("2025-06-13T10:00:00.123456Z", TEN_O_CLOCK + 123_456),
+            ("2025-06-13T10:00:00.123456789Z", TEN_O_CLOCK + 123_457),
+            ("2025-06-13T09:59:59.999999999Z", TEN_O_CLOCK),
+            ("2000-01-01T00:00:00Z", 0),
+            ("0001-01-01T00:00:00Z", -63_082_281_600_000_000),
+            ("9999-12-31T23:59:59.999999Z", 252_455_615_999_999_999),
+        ] {
+            assert_eq!(OfferedTime::from_text(text), OfferedTime::At(Timestamp(micros)), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_text_is_left_to_postgresql() {
+        for text in [
+            "",
+            "now",
+            "infinity",
+            "2025-06-13",
+            "2025-06-13T10:00:00",
+            "2025-06-13T10:00:00 Z",
+            " 2025-06-13T10:00:00Z",
+            "2025-06-13T10:00:00Europe/Berlin",
+            "2025-06-13T10:00:00.Z",
+            "2025-06-13T10:00:00.1234567890123456Z",
+            "2025-06-13T10:00:60Z",
+            "2025-06-13T24:00:00Z",
+            "2025-06-13T10:60:00Z",
+            "2025-02-29T10:00:00Z",
+            "2025-13-01T10:00:00Z",
+            "0000-01-01T00:00:00Z",
+            "2025-06-13T10:00:00+2",
+            "2025-06-13T10:00:00+02:60",
+            "2025-06-13T10:00:00+16",
+            "2025-06-13T10:00:00*02",
+            "2025-06-13T10:00:00+02:00:01",
+            "2025-06-13T10:0é:00Z",
+            "1749808800",
+        ] {
+            assert_eq!(OfferedTime::from_text(text), OfferedTime::Text(text));
+        }
+    }
+
+    /// A short positive `numeric` in a lone scalar: `digits` of base 10,000, the first times 10,000^`weight`.
+    fn unix(weight: u16, digits: &[u16]) -> Option<Timestamp> {
+        let length = 6 + 2 * digits.len() as u32;
+        let mut image = Vec::new();
+        for word in [0x5000_0001, 0x9000_0000 | length, length << 2] {
+            image.extend_from_slice(&u32::to_ne_bytes(word));
+        }
+        for half in std::iter::once(&(0x8000 | weight)).chain(digits) {
+            image.extend_from_slice(&half.to_ne_bytes());
+        }
+        match Document::new(&image).root() {
+            // Taken apart, since the image that it could borrow from ends here.
+            Value::Number(number) => match OfferedTime::from_unix(number)? {
+                OfferedTime::At(at) => Some(at),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn unix_times_by_magnitude() {
+        let at = |micros| Some(Timestamp(micros));
+        let epoch = -946_684_800_000_000;
+        for (weight, digits, expected) in [
+            (0, &[][..], at(epoch)),
+            (2, &[17, 4980, 8800], at(TEN_O_CLOCK)),
+            (2, &[17, 4980, 8800, 1234, 5600], at(TEN_O_CLOCK + 123_456)),
+            (2, &[17, 4980, 8800, 1234, 5678, 9000], at(TEN_O_CLOCK + 123_457)),
+            (3, &[1, 7498, 880, 0], at(TEN_O_CLOCK)),
+            (3, &[1, 7498, 880, 0, 5000], at(TEN_O_CLOCK + 500)),
+            (3, &[1749, 8088, 0, 0], at(TEN_O_CLOCK)),
+            (4, &[174, 9808, 8000, 0, 1499], at(TEN_O_CLOCK + 1)),
+            (4, &[174, 9808, 8000, 0, 1500], at(TEN_O_CLOCK + 2)),
+            (4, &[174, 9808, 8000, 0, 1500, 5], at(TEN_O_CLOCK + 2)),
+            (2, &[999, 9999, 9999], at(99_999_999_999_000_000 + epoch)),
+            (2, &[1000], at(100_000_000_000_000 + epoch)),
+            (3, &[100], at(100_000_000_000_000 + epoch)),
+            (4, &[10], at(100_000_000_000_000 + epoch)),
+            (4, &[1000], None),
+            (9, &[1], None),
+        ] {
+            assert_eq!(unix(weight, digits), expected, "{weight} {digits:?}");
+        }
+    }
 }

@@ -65,3 +65,30 @@ pub fn parse_number(text: &str) -> Option<f64> {
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_text() {
+        for (text, number) in [
+            ("0", 0.0),
+            ("-0.0", 0.0),
+            ("21.5", 21.5),
+            ("-3", -3.0),
+            ("1e3", 1000.0),
+            ("1.5E-3", 0.0015),
+            ("2e+2", 200.0),
+            ("0e999", 0.0),
+        ] {
+            assert_eq!(parse_number(text), Some(number), "{text}");
+        }
+        for text in [
+            "", "-", "+1", " 1", "1 ", "1.", ".5", "007", "1e", "1e+", "1e1.5", "1_0", "0x10", "NaN", "inf",
+            "1e999", "1e-999", "1,5", "--1", "1e5e5", "\u{661}",
+        ] {
+            assert_eq!(parse_number(text), None, "{text}");
+        }
+    }
+}
