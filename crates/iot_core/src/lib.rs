@@ -16,6 +16,7 @@ pub mod detect;
 pub mod device;
 pub mod ingest;
 mod json;
+pub mod jsonb;
 mod number;
 pub mod partition;
 pub mod sensor_state;

@@ -4,6 +4,7 @@ mod acceptance;
 mod calibration;
 mod calibration_error;
 mod identifier;
+pub mod payload;
 mod quality;
 
 pub use acceptance::{MAXIMUM_LEAD, TimeRejection, TimeVerdict, ValueRejection, accept_time, accept_value};
