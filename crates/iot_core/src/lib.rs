@@ -18,4 +18,5 @@ pub mod ingest;
 mod json;
 mod number;
 pub mod partition;
+pub mod processing;
 pub mod time;
