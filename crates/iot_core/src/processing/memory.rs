@@ -25,8 +25,8 @@ pub struct Observation {
 
 /// What the rules of a device know: the newest values of sensors and outputs, and the states of rules.
 ///
-/// The shell loads into it what [`super::RuleSet::needs`] lists, runs any number of readings, and stores what has
-/// changed. What is not loaded counts as never seen.
+/// The shell loads into it what [`super::RuleSet::needs`] lists, runs any number of readings, and stores what
+/// has changed. What is not loaded counts as never seen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
     sensors: BTreeMap<u32, Observation>,

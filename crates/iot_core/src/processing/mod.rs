@@ -1,8 +1,8 @@
 //! Processing rules: from readings to derived readings, in the transaction that takes them in.
 //!
-//! A rule is data, not code: [`ProcessingRule::parse`] reads its kind and parameters. [`RuleSet::build`] puts the rules
-//! of one device into an order in which each comes after what it reads, and refuses loops. [`RuleSet::run`] applies
-//! them to one reading, with what it must remember in a [`Memory`].
+//! A rule is data, not code: [`ProcessingRule::parse`] reads its kind and parameters. [`RuleSet::build`] puts
+//! the rules of one device into an order in which each comes after what it reads, and refuses loops.
+//! [`RuleSet::run`] applies them to one reading, with what it must remember in a [`Memory`].
 
 mod expression;
 mod memory;

@@ -4,9 +4,7 @@ use serde_json::{Map, Value};
 
 use super::expression::{Expression, is_identifier, is_reserved};
 use super::processing_error::{ExpectedDefinition, ProcessingError};
-use super::rule::{
-    FIRST_INPUT, Input, NamedInput, Operation, Per, ProcessingRule, Reference, VALUE, Window,
-};
+use super::rule::{FIRST_INPUT, Input, NamedInput, Operation, Per, ProcessingRule, Reference, VALUE, Window};
 use super::state::MAXIMUM_ENTRIES;
 use crate::json::{excerpt, finite_number};
 
@@ -38,8 +36,9 @@ impl ProcessingRule {
     /// - `moving_average`: either `readings` (1 to 1000) or `seconds` (0.001 to 366 days).
     /// - `difference`: `per`, one of `"none"` (the default), `"second"`, `"minute"`, `"hour"`.
     /// - `expression`: `expression`, see [`Expression`], and `inputs`, an object of references by name:
-    ///   `{"sensor_name": …}`, `{"sensor_type": …}`, or `{"output": …}`, the last with an optional `sensor_name`; each
-    ///   with an optional `max_age_seconds`. The names `value` and `raw` mean the reading itself.
+    ///   `{"sensor_name": …}`, `{"sensor_type": …}`, or `{"output": …}`, the last with an optional
+    ///   `sensor_name`; each with an optional `max_age_seconds`. The names `value` and `raw` mean the reading
+    ///   itself.
     ///
     /// # Errors
     /// For anything else, naming the key and the value.
@@ -75,7 +74,8 @@ impl ProcessingRule {
             // "expression", the one type that is left.
             _ => definition.expression()?,
         };
-        if let (Operation::Expression { expression, .. }, Input::Raw | Input::Output(_)) = (&operation, &input)
+        if let (Operation::Expression { expression, .. }, Input::Raw | Input::Output(_)) =
+            (&operation, &input)
             && !expression.uses(VALUE)
         {
             return Err(ProcessingError::UnusedInput { name: "value".to_owned() });
@@ -133,9 +133,7 @@ impl<'a> Definition<'a> {
         expected: ExpectedDefinition,
         read: impl Fn(&'a Value) -> Option<T>,
     ) -> Parsed<Option<T>> {
-        self.get(key)
-            .map(|value| read(value).ok_or_else(|| self.malformed(key, expected, value)))
-            .transpose()
+        self.get(key).map(|value| read(value).ok_or_else(|| self.malformed(key, expected, value))).transpose()
     }
 
     fn number(self, key: &str) -> Parsed<Option<f64>> {
@@ -232,9 +230,8 @@ impl<'a> Definition<'a> {
         if is_reading(name) || is_reserved(name) {
             return Err(ProcessingError::Reserved { key: self.path_to(name), name: name.to_owned() });
         }
-        let object = value
-            .as_object()
-            .ok_or_else(|| self.malformed(name, ExpectedDefinition::Reference, value))?;
+        let object =
+            value.as_object().ok_or_else(|| self.malformed(name, ExpectedDefinition::Reference, value))?;
         let path = format!("{}{name}.", self.path);
         let reference = Definition { object, path: &path };
         reference.refuse_unknown_keys(REFERENCE_KEYS.to_vec())?;

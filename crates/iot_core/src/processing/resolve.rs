@@ -135,8 +135,8 @@ struct Resolver<'a> {
     sensors: &'a [DeviceSensor],
     rules: &'a [ScopedRule],
     places: Vec<Place>,
-    /// By name of the output, the places that produce it, by sensor. About the device there is at most one, and then
-    /// no other.
+    /// By name of the output, the places that produce it, by sensor. About the device there is at most one,
+    /// and then no other.
     outputs: BTreeMap<&'a str, BTreeMap<Option<u32>, usize>>,
 }
 
@@ -166,7 +166,8 @@ impl<'a> Resolver<'a> {
                 return Ok(Self { sensors, rules, places, outputs });
             }
             for (index, scoped) in rules.iter().enumerate() {
-                if let Some(input) = input_output(scoped).filter(|_| !remaining.iter().any(|place| place.0 == index))
+                if let Some(input) =
+                    input_output(scoped).filter(|_| !remaining.iter().any(|place| place.0 == index))
                 {
                     return Err(unknown(scoped, "input".to_owned(), format!("output \"{input}\"")));
                 }
@@ -183,9 +184,10 @@ impl<'a> Resolver<'a> {
             Input::Raw => Source::Raw,
             Input::Output(output) => {
                 let found = self.outputs.get(output.as_str()).and_then(|by_sensor| by_sensor.get(&sensor));
-                Source::Output(*found.ok_or_else(|| {
-                    unknown(scoped, "input".to_owned(), format!("output \"{output}\""))
-                })?)
+                Source::Output(
+                    *found
+                        .ok_or_else(|| unknown(scoped, "input".to_owned(), format!("output \"{output}\"")))?,
+                )
             }
         };
         let inputs = match &scoped.rule.rule.operation {

@@ -89,7 +89,8 @@ pub struct NamedInput {
     pub name: String,
     /// What it stands for.
     pub reference: Reference,
-    /// How far its time may lie from that of the reading, before or after, in microseconds. Farther is missing.
+    /// How far its time may lie from that of the reading, before or after, in microseconds. Farther is
+    /// missing.
     pub maximum_age: Option<i64>,
 }
 
@@ -134,8 +135,9 @@ impl ProcessingRule {
         matches!(self.operation, Operation::MovingAverage(_) | Operation::Difference { .. })
     }
 
-    /// Whether the rule is about the device rather than about one sensor: an expression that mentions neither `value`
-    /// nor `raw`. A rule applied to the output of such a one is so too, which is known only within a set of rules.
+    /// Whether the rule is about the device rather than about one sensor: an expression that mentions neither
+    /// `value` nor `raw`. A rule applied to the output of such a one is so too, which is known only within a
+    /// set of rules.
     pub fn is_of_device(&self) -> bool {
         match &self.operation {
             Operation::Expression { expression, .. } => !expression.uses(VALUE) && !expression.uses(RAW),

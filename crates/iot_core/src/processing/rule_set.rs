@@ -29,7 +29,8 @@ pub struct RuleSource {
     pub id: u128,
     /// Its name.
     pub name: String,
-    /// Rules of lower order run first, as far as they do not read each other; with equal order, the lower id decides.
+    /// Rules of lower order run first, as far as they do not read each other; with equal order, the lower id
+    /// decides.
     pub order: i32,
     /// The version of its definition, to be stored with its results.
     pub version: i32,
@@ -87,31 +88,32 @@ pub struct Needs {
 }
 
 impl RuleSet {
-    /// Puts the active rules that apply to a device into order: each after those whose outputs it reads, and else by
-    /// order and id.
+    /// Puts the active rules that apply to a device into order: each after those whose outputs it reads, and
+    /// else by order and id.
     ///
-    /// A rule is applied to the readings of each sensor in its scope separately, with a state and an output for each.
-    /// An expression that mentions neither `value` nor `raw`, and whatever is applied to the output of such a one, is
-    /// instead about the device: it has one state and one output, and runs for a reading of a sensor in its scope if
-    /// it reads that sensor, directly or through the outputs of other rules.
+    /// A rule is applied to the readings of each sensor in its scope separately, with a state and an output
+    /// for each. An expression that mentions neither `value` nor `raw`, and whatever is applied to the output
+    /// of such a one, is instead about the device: it has one state and one output, and runs for a reading of
+    /// a sensor in its scope if it reads that sensor, directly or through the outputs of other rules.
     ///
     /// References mean:
     ///
-    /// - `input`: the output of the same sensor or, if it is one about the device, that. A rule is not applied to
-    ///   sensors without the output.
+    /// - `input`: the output of the same sensor or, if it is one about the device, that. A rule is not
+    ///   applied to sensors without the output.
     /// - `sensor_type`: the sensor of the reading if it is of the type, else the only one of the type.
     /// - `output`: that of the sensor of the reading if there is one, else the only one on the device.
     ///
     /// # Errors
-    /// For a malformed definition, a reference that nothing or too much fits, two outputs of the same name for the
-    /// same readings, a rule that would never run, and a loop of rules, whether or not one reading would run it all.
+    /// For a malformed definition, a reference that nothing or too much fits, two outputs of the same name
+    /// for the same readings, a rule that would never run, and a loop of rules, whether or not one reading
+    /// would run it all.
     pub fn build(sensors: &[DeviceSensor], sources: &[RuleSource]) -> Result<Self, RuleSetError> {
         let rules = sources.iter().map(|source| read(sensors, source)).collect::<Result<Vec<_>, _>>()?;
         assemble(sensors, rules)
     }
 
-    /// As [`RuleSet::build`], but leaves out the rules that have errors, those in loops included, and tells which. In
-    /// this way a device keeps the rules that do hold for it.
+    /// As [`RuleSet::build`], but leaves out the rules that have errors, those in loops included, and tells
+    /// which. In this way a device keeps the rules that do hold for it.
     pub fn build_skipping(sensors: &[DeviceSensor], sources: &[RuleSource]) -> (Self, Vec<RuleSetError>) {
         let mut errors = Vec::new();
         let mut rules = Vec::new();

@@ -40,11 +40,11 @@ type Results = Vec<(usize, Option<f64>)>;
 impl RuleSet {
     /// Runs the rules for a reading, in order, and brings the memory up to date.
     ///
-    /// A rule whose result is missing has no output: because an input was never seen or is too old, because what it
-    /// reads is missing or has an error, or because it needs the readings in order and this one is late. Late readings
-    /// pass through `scale`, `clamp` and `expression` like others, where the latest values of other sensors may be
-    /// newer than the reading; they never replace newer values in the memory. For `moving_average` and `difference`
-    /// see [`ProcessingState`].
+    /// A rule whose result is missing has no output: because an input was never seen or is too old, because
+    /// what it reads is missing or has an error, or because it needs the readings in order and this one is
+    /// late. Late readings pass through `scale`, `clamp` and `expression` like others, where the latest
+    /// values of other sensors may be newer than the reading; they never replace newer values in the memory.
+    /// For `moving_average` and `difference` see [`ProcessingState`].
     pub fn run(&self, reading: &Reading, memory: &mut Memory) -> Vec<Output<'_>> {
         let mut outputs = Vec::new();
         let mut results = Results::new();
@@ -134,8 +134,8 @@ impl Run<'_> {
         Ok(None)
     }
 
-    /// The number that a source stands for; `None` where it is missing or, at a distance from the reading of more than
-    /// `maximum_age` microseconds, too old or too new.
+    /// The number that a source stands for; `None` where it is missing or, at a distance from the reading of
+    /// more than `maximum_age` microseconds, too old or too new.
     fn fetch(&self, source: Source, maximum_age: Option<i64>) -> Option<f64> {
         let latest = match source {
             Source::Value => return Some(self.reading.value),

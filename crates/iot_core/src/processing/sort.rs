@@ -3,11 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// The order of the indices of `dependencies` in which each comes after those that it lists, and otherwise as early
-/// as its index allows.
+/// The order of the indices of `dependencies` in which each comes after those that it lists, and otherwise as
+/// early as its index allows.
 ///
 /// # Errors
-/// When there is none: a loop, in which each depends on the next and the last on the first, which has the least index.
+/// When there is none: a loop, in which each depends on the next and the last on the first, which has the
+/// least index.
 pub(super) fn topological_order(dependencies: &[Vec<usize>]) -> Result<Vec<usize>, Vec<usize>> {
     let mut dependents = vec![Vec::new(); dependencies.len()];
     let mut waiting_for: Vec<usize> = dependencies.iter().map(Vec::len).collect();
@@ -34,8 +35,8 @@ pub(super) fn topological_order(dependencies: &[Vec<usize>]) -> Result<Vec<usize
     }
 }
 
-/// A loop that can be reached from `start`. What still waits depends on something that waits too, so walking along
-/// such dependencies must come to a place where it has been before.
+/// A loop that can be reached from `start`. What still waits depends on something that waits too, so walking
+/// along such dependencies must come to a place where it has been before.
 fn find_loop(dependencies: &[Vec<usize>], waiting_for: &[usize], start: usize) -> Vec<usize> {
     let mut path = Vec::new();
     let mut place = vec![None; dependencies.len()];

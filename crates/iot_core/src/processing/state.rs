@@ -12,11 +12,11 @@ pub const MAXIMUM_ENTRIES: usize = 1000;
 
 /// What `moving_average` and `difference` remember of the readings so far; at most 24 KB.
 ///
-/// A reading that is older than the newest one so far is late: it has no result and changes nothing, so that results do
-/// not depend on when late readings arrive. Readings of the same time are in order.
+/// A reading that is older than the newest one so far is late: it has no result and changes nothing, so that
+/// results do not depend on when late readings arrive. Readings of the same time are in order.
 ///
-/// A window of time moves in steps of a thousandth of its length, aligned to 2000-01-01 UTC: it covers the step of the
-/// reading and the 999 before, whose readings are kept as a count and a mean each.
+/// A window of time moves in steps of a thousandth of its length, aligned to 2000-01-01 UTC: it covers the
+/// step of the reading and the 999 before, whose readings are kept as a count and a mean each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProcessingState {
     pub(super) newest: Option<Timestamp>,
@@ -61,10 +61,11 @@ impl ProcessingState {
         self.newest
     }
 
-    /// Takes a reading in and returns the result for it, in units of the value, or of the value per unit of time.
+    /// Takes a reading in and returns the result for it, in units of the value, or of the value per unit of
+    /// time.
     ///
-    /// There is none for a late reading, for the difference of the first reading, and for a rate between two readings
-    /// of the same time.
+    /// There is none for a late reading, for the difference of the first reading, and for a rate between two
+    /// readings of the same time.
     ///
     /// # Errors
     /// When the value or the result is not finite. Only in the second case is the reading remembered.
@@ -77,24 +78,22 @@ impl ProcessingState {
         }
         let before = self.newest.replace(time);
         match &mut self.kept {
-            Kept::Previous { per, value: previous } => {
-                match (before, previous.replace(value)) {
-                    (Some(before), Some(previous)) => {
-                        difference(*per, time.0.saturating_sub(before.0), previous, value)
-                    }
-                    _ => Ok(None),
+            Kept::Previous { per, value: previous } => match (before, previous.replace(value)) {
+                (Some(before), Some(previous)) => {
+                    difference(*per, time.0.saturating_sub(before.0), previous, value)
                 }
-            }
+                _ => Ok(None),
+            },
             Kept::Readings { limit, values } => {
                 if values.len() >= *limit {
                     values.pop_front();
                 }
                 values.push_back(value);
-                mean(values).map(Some)
+                Ok(Some(mean(values)))
             }
             Kept::Steps { micros, steps } => {
                 take_in(steps, step_index(time, *micros), value);
-                weighted_mean(steps).map(Some)
+                Ok(Some(weighted_mean(steps)))
             }
         }
     }
@@ -115,12 +114,17 @@ fn difference(per: Per, elapsed: i64, previous: f64, value: f64) -> Result<Optio
 }
 
 /// The mean, computed anew: a running sum would drift.
-fn mean(values: &VecDeque<f64>) -> Result<f64, EvaluationError> {
+fn mean(values: &VecDeque<f64>) -> f64 {
     let count = values.len() as f64;
     let sum: f64 = values.iter().sum();
     // The sum of huge numbers overflows where that of their shares does not.
     let mean = if sum.is_finite() { sum / count } else { values.iter().map(|value| value / count).sum() };
-    EvaluationError::check("moving_average", mean, mean)
+    without_overflow(mean)
+}
+
+/// The mean of finite numbers is finite, but rounding may carry it past the end of double precision.
+fn without_overflow(mean: f64) -> f64 {
+    mean.clamp(f64::MIN, f64::MAX)
 }
 
 /// Number of the step of a window of this length in which `time` lies.
@@ -139,13 +143,13 @@ fn take_in(steps: &mut VecDeque<Step>, index: i64, value: f64) {
             last.count = last.count.saturating_add(1);
             let count = last.count as f64;
             // Each term on its own, because the difference of two huge numbers can overflow.
-            last.mean += value / count - last.mean / count;
+            last.mean = without_overflow(last.mean + (value / count - last.mean / count));
         }
         _ => steps.push_back(Step { index, count: 1, mean: value }),
     }
 }
 
-fn weighted_mean(steps: &VecDeque<Step>) -> Result<f64, EvaluationError> {
+fn weighted_mean(steps: &VecDeque<Step>) -> f64 {
     let count: f64 = steps.iter().map(|step| step.count as f64).sum();
     let sum: f64 = steps.iter().map(|step| step.mean * step.count as f64).sum();
     let mean = if sum.is_finite() {
@@ -153,7 +157,7 @@ fn weighted_mean(steps: &VecDeque<Step>) -> Result<f64, EvaluationError> {
     } else {
         steps.iter().map(|step| step.mean * (step.count as f64 / count)).sum()
     };
-    EvaluationError::check("moving_average", mean, mean)
+    without_overflow(mean)
 }
 
 /// Why stored bytes are not the state of a rule. The state then begins anew.

@@ -1,8 +1,8 @@
 //! The states of rules as bytes.
 //!
-//! Format 1, numbers little-endian: format (1 byte), operation (1), length of the window (8), whether there is a newest
-//! time (1) and that (8), number of entries (2), entries. An entry is a value (8), or, for windows of time, the number
-//! of a step (8), its count (8) and its mean (8).
+//! Format 1, numbers little-endian: format (1 byte), operation (1), length of the window (8), whether there
+//! is a newest time (1) and that (8), number of entries (2), entries. An entry is a value (8), or, for
+//! windows of time, the number of a step (8), its count (8) and its mean (8).
 
 use std::collections::VecDeque;
 
@@ -54,8 +54,8 @@ impl ProcessingState {
         bytes
     }
 
-    /// Reads the bytes of [`ProcessingState::encode`] as the state of `operation`. A difference may change what it is
-    /// divided by; a moving average with another window is another operation.
+    /// Reads the bytes of [`ProcessingState::encode`] as the state of `operation`. A difference may change
+    /// what it is divided by; a moving average with another window is another operation.
     ///
     /// # Errors
     /// For bytes that are no state, or not one of this operation.

@@ -27,9 +27,10 @@ pub(super) const MAXIMUM_STACK: usize = 2 * MAXIMUM_NESTING + 2;
 /// - unary `-`
 /// - `^` (power), from right to left: `2 ^ 3 ^ 2` is 512 and `-2 ^ 2` is −4
 ///
-/// Functions: `abs atan2 ceil clamp(x, minimum, maximum) coalesce cos exp floor hypot if(condition, a, b) ln log10
-/// max min pow round(x [, decimals]) sign sin sqrt tan trunc`; angles are in radians, halves round away from zero.
-/// Constants: `pi`, `true` (1), `false` (0). Keywords and functions may be written in any case; inputs may not.
+/// Functions: `abs atan2 ceil clamp(x, minimum, maximum) coalesce cos exp floor hypot if(condition, a, b) ln
+/// log10 max min pow round(x [, decimals]) sign sin sqrt tan trunc`; angles are in radians, halves round away
+/// from zero. Constants: `pi`, `true` (1), `false` (0). Keywords and functions may be written in any case;
+/// inputs may not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expression {
     pub(super) steps: Vec<Step>,
@@ -38,7 +39,8 @@ pub struct Expression {
 }
 
 impl Expression {
-    /// Compiles `text`, in which the inputs have these names. Time and memory are linear in the length of the text.
+    /// Compiles `text`, in which the inputs have these names. Time and memory are linear in the length of the
+    /// text.
     ///
     /// # Errors
     /// When the text is not an expression, uses a name that is not an input, or exceeds a limit.
@@ -234,8 +236,8 @@ impl<'a> Compiler<'a> {
         self.after_call(function, arguments, &jumps)
     }
 
-    /// Emits what stands between or after the arguments. With too many of them, what is emitted does not matter,
-    /// because the call is refused.
+    /// Emits what stands between or after the arguments. With too many of them, what is emitted does not
+    /// matter, because the call is refused.
     fn after_argument(
         &mut self,
         function: Function,

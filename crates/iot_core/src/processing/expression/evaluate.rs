@@ -4,8 +4,8 @@ use super::compile::{Expression, MAXIMUM_STACK};
 use super::evaluation_error::EvaluationError;
 use super::function::{Binary, Unary, clamp};
 
-/// A step of a compiled expression. Targets of jumps are indices of steps, always further on, so that every run
-/// ends.
+/// A step of a compiled expression. Targets of jumps are indices of steps, always further on, so that every
+/// run ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Step {
     Number(f64),
@@ -13,15 +13,15 @@ pub(super) enum Step {
     Unary(Unary),
     Binary(Binary),
     Clamp,
-    /// Takes the condition of `if` off the stack; goes on when it holds, to `otherwise` when not, and to `end`
-    /// with a missing result when it is missing.
+    /// Takes the condition of `if` off the stack; goes on when it holds, to `otherwise` when not, and to
+    /// `end` with a missing result when it is missing.
     Branch {
         otherwise: usize,
         end: usize,
     },
     Jump(usize),
-    /// After the left operand of `and` (`decisive` is false) or `or` (true): leaves the result and jumps to `end`
-    /// when the operand is missing or decides, else takes it off the stack.
+    /// After the left operand of `and` (`decisive` is false) or `or` (true): leaves the result and jumps to
+    /// `end` when the operand is missing or decides, else takes it off the stack.
     ShortCircuit {
         decisive: bool,
         end: usize,
@@ -56,13 +56,13 @@ impl<const SIZE: usize> Stack<SIZE> {
 }
 
 impl Expression {
-    /// The value for `inputs`, in the order of the names that the expression was compiled with; `None` stands for a
-    /// missing input, as does one beyond the end of the slice. Without allocation.
+    /// The value for `inputs`, in the order of the names that the expression was compiled with; `None` stands
+    /// for a missing input, as does one beyond the end of the slice. Without allocation.
     ///
-    /// What depends on a missing input is missing (`None`), except through `coalesce`, `and`, `or` and `if` when they
-    /// are decided without it. Comparisons and logic yield 1 or 0; any number but 0 counts as true. Only the branch
-    /// of `if` that is taken, and no more arguments of `coalesce`, `and`, `or` than decide, are evaluated. The result
-    /// is finite and never negative zero.
+    /// What depends on a missing input is missing (`None`), except through `coalesce`, `and`, `or` and `if`
+    /// when they are decided without it. Comparisons and logic yield 1 or 0; any number but 0 counts as true.
+    /// Only the branch of `if` that is taken, and no more arguments of `coalesce`, `and`, `or` than decide,
+    /// are evaluated. The result is finite and never negative zero.
     ///
     /// # Errors
     /// When an evaluated operation is undefined for its operands, or an input or result is not finite.

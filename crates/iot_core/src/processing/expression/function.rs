@@ -181,13 +181,11 @@ fn round_to(number: f64, decimals: f64) -> Result<f64, EvaluationError> {
     if decimals.fract() != 0.0 || decimals.abs() > 15.0 {
         return Err(EvaluationError::OutOfDomain { operation: "round", argument: decimals });
     }
-    // A power of ten with a negative exponent is not exact, therefore always divide or multiply by a positive one.
+    // A power of ten with a negative exponent is not exact, therefore always divide or multiply by a positive
+    // one.
     let power = 10_f64.powf(decimals.abs());
-    let rounded = if decimals < 0.0 {
-        (number / power).round() * power
-    } else {
-        (number * power).round() / power
-    };
+    let rounded =
+        if decimals < 0.0 { (number / power).round() * power } else { (number * power).round() / power };
     // A number too large to be scaled has no decimals to round.
     Ok(if rounded.is_finite() { rounded } else { number })
 }
