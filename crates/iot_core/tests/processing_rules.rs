@@ -87,6 +87,8 @@ fn chains_of_one_sensor() {
     let mut memory = Memory::default();
     let first = run(&set, &mut memory, 1, 0, 10.0);
     assert_eq!(first, texts(&[("fahrenheit", "52"), ("smooth", "52"), ("limited", "50"), ("both", "152")]));
+    let changed: Vec<u128> = memory.take_changed().into_iter().map(|series| series.rule).collect();
+    assert_eq!(changed, [1, 2], "outputs that are read at once need not be kept");
     let second = run(&set, &mut memory, 1, 30, 4.0);
     assert_eq!(
         second,
@@ -131,6 +133,11 @@ fn expressions_over_a_device() {
     assert_eq!(names(&set, 4), ["index"]);
     assert_eq!(set.needs(2).sensors.into_iter().collect::<Vec<_>>(), [3]);
     assert_eq!(set.needs(2).states.into_iter().collect::<Vec<_>>(), [SeriesKey { rule: 1, sensor: None }]);
+    assert_eq!(
+        set.needs(2).outputs,
+        set.needs(4).outputs,
+        "what is kept must not be replaced by what is late"
+    );
     assert_eq!(set.needs(4).outputs.into_iter().collect::<Vec<_>>(), [SeriesKey { rule: 2, sensor: None }]);
     let mut memory = Memory::default();
     assert_eq!(run(&set, &mut memory, 2, 0, 20.0), [], "the humidity was never seen");

@@ -41,7 +41,7 @@ impl Memory {
         self.sensors.get(&sensor).copied()
     }
 
-    /// The newest value of an output. Kept only for outputs that other rules read.
+    /// The newest value of an output. Kept only for outputs that are read when other sensors have readings.
     pub fn output(&self, series: SeriesKey) -> Option<Observation> {
         self.outputs.get(&series).copied()
     }

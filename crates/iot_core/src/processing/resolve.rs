@@ -20,8 +20,8 @@ pub(super) struct Node {
     pub inputs: Vec<Source>,
     /// The sensors whose readings run the rule.
     pub triggers: BTreeSet<u32>,
-    /// Whether another node reads the output.
-    pub is_read: bool,
+    /// Whether readings that do not run this node run one that reads its output, so that it must be kept.
+    pub is_kept: bool,
 }
 
 /// Where a number comes from.
@@ -94,7 +94,8 @@ fn finish(rules: &[ScopedRule], mut nodes: Vec<Node>, order: &[usize]) -> Resolv
         }
         for source in node.sources() {
             if let Source::Output(index) = source {
-                ordered[index].is_read = true;
+                let together = node.triggers.is_subset(&ordered[index].triggers);
+                ordered[index].is_kept |= !together;
             }
         }
         ordered.push(node);
@@ -197,7 +198,7 @@ impl<'a> Resolver<'a> {
                 .collect::<Resolved<Vec<_>>>()?,
             _ => Vec::new(),
         };
-        Ok(Node { rule, sensor, input, inputs, triggers: sensor.into_iter().collect(), is_read: false })
+        Ok(Node { rule, sensor, input, inputs, triggers: sensor.into_iter().collect(), is_kept: false })
     }
 
     fn reference(&self, scoped: &ScopedRule, own: Option<u32>, input: &NamedInput) -> Resolved<Source> {

@@ -81,7 +81,7 @@ pub struct RuleSet {
 pub struct Needs {
     /// Keys of the other sensors whose newest values are read.
     pub sensors: BTreeSet<u32>,
-    /// Outputs whose newest values are read, because readings of other sensors produce them.
+    /// Outputs whose newest values are read, because readings of other sensors produce them, or kept for those.
     pub outputs: BTreeSet<SeriesKey>,
     /// Series whose states are used.
     pub states: BTreeSet<SeriesKey>,
@@ -151,6 +151,10 @@ impl RuleSet {
         for node in self.nodes_for(sensor) {
             if self.rules[node.rule].rule.has_state() {
                 needs.states.insert(self.series(node));
+            }
+            if node.is_kept {
+                // So that a late reading does not pass for the newest.
+                needs.outputs.insert(self.series(node));
             }
             for source in node.sources() {
                 match source {

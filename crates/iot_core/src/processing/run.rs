@@ -66,7 +66,7 @@ impl RuleSet {
             if let Some(result) = value.map(Ok).or(result.err().map(Err)) {
                 outputs.push(Output { rule: node.rule, series, name: &rule.output, result });
             }
-            if let Some(value) = value.filter(|_| node.is_read) {
+            if let Some(value) = value.filter(|_| node.is_kept) {
                 memory.note_output(series, Observation { time: reading.time, value });
                 memory.mark_changed(series);
             }
