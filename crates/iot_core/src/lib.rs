@@ -19,6 +19,7 @@ mod json;
 pub mod jsonb;
 mod number;
 pub mod partition;
+pub mod processing;
 pub mod sensor_state;
 pub mod time;
 pub mod unit;
