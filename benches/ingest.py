@@ -11,7 +11,9 @@ import argparse
 import os
 import sys
 
-from cluster import Cluster
+import psycopg
+
+from cluster import Cluster, ClusterError
 from ingest import bulk, calls, conditions, endurance
 from ingest.measure import NotDone, NotThereYet, Report
 from ingest.world import SETTINGS
@@ -45,7 +47,8 @@ def main():
                 MEASURES[name](cluster, report)
             except NotThereYet as missing:
                 report.missing(name, missing)
-            except NotDone as why:
+            # What a side raises is no reason to lose the other measures.
+            except (NotDone, psycopg.Error, ClusterError) as why:
                 report.void(name, why)
     print(f"load {os.getloadavg()[0]:.2f}; {report.problems} missed or void, {report.incomplete} not there yet")
     # A smoke test fails only where something did not work.

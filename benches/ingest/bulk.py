@@ -197,6 +197,10 @@ class WriteAheadLog(Arrays):
     title = "ingest(arrays), WAL"
     bound = 1.02
 
+    def __init__(self, cluster, report):
+        super().__init__(cluster, report)
+        self.written = {"ours": [], COPY: []}
+
     def run(self):
         with self.cluster.connect() as connection:
             connection.execute("ALTER SYSTEM SET full_page_writes = off")
@@ -210,7 +214,7 @@ class WriteAheadLog(Arrays):
 
     def measure(self, _world):
         rounds = self.report.options.rounds
-        self.written = {"ours": [], COPY: []}
+        self.written = {"ours": [], COPY: []}  # without what filled the windows before
         take_turns({"ours": self.time_ours, COPY: self.time_bare}, rounds + 1)
         # The first round is left out, as everywhere.
         ours, bare = (median(written[1:]) for written in self.written.values())

@@ -3,7 +3,7 @@
 from statistics import median
 
 from .measure import Goal, NotDone, NotThereYet, memory, timed, watch_memory
-from .readings import SECOND, Batch, Stream, clock
+from .readings import SECOND, Stream, clock
 from .world import Prepared, check_counts, ingest_arrays, world_of
 
 MEBIBYTE = 1 << 20
@@ -97,8 +97,11 @@ def restart(cluster, report):
             for _ in range(report.options.rounds):
                 batch(connection, call)
                 steady.append(batch(connection, call)[0].seconds)
+                # Else the recovery of a crash would have a day of readings to redo.
+                world.admin.execute("CHECKPOINT")
                 connection.execute("SELECT iot.flush_state()")
-                # What came in since the state was saved must be found again.
+                # What came in since the state was saved must be found again, so a crash must not lose it.
+                connection.execute("SET synchronous_commit = on")
                 stored += feed(call, after.next(1), world, sensors)
                 connection.close()
                 world.admin.close()
@@ -116,9 +119,7 @@ def restart(cluster, report):
 
 
 def feed(call, readings, world, size):
+    """Sends readings without timing them; returns how many."""
     for part in readings.parts(size):
         check_counts(call(*part.arrays(world.sensors)), len(part))
     return len(readings)
-
-
-__all__ = ["Batch", "large_batches", "restart"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
+WIDTH = 76  # of the names of measures
 NARROW = 0.10  # closer to the goal than this, wall time on a machine that others use decides nothing
 
 
@@ -61,24 +62,24 @@ class Report:
         self.incomplete = 0
 
     def head(self):
-        print(f"{'measure':<58} {'ours':>13} {'theirs':>13} {'ratio':>8} {'goal':>8}")
+        print(f"{'measure':<{WIDTH}} {'ours':>13} {'theirs':>13} {'ratio':>8} {'goal':>8}")
 
     def line(self, title, ours, theirs, ratio, goal=None, note=""):
         verdict = "" if goal is None else "met" if goal.is_met(ratio) else "MISSED"
         # The sizes of a smoke test say nothing about the goals.
         if self.options.quick and verdict:
             verdict = "(quick)"
-        print(f"{title:<58} {figure(ours):>13} {figure(theirs):>13} {ratio:>8.3f} {str(goal or ''):>8} {verdict} {note}"
+        print(f"{title:<{WIDTH}} {figure(ours):>13} {figure(theirs):>13} {ratio:>8.3f} {str(goal or ''):>8} {verdict} {note}"
               .rstrip(), flush=True)
         self.problems += verdict == "MISSED"
 
     def missing(self, title, what):
         self.incomplete += 1
-        print(f"{title:<58} not there yet: {what}", flush=True)
+        print(f"{title:<{WIDTH}} not there yet: {what}", flush=True)
 
     def void(self, title, why):
         self.problems += 1
-        print(f"{title:<58} DOES NOT COUNT: {why}", flush=True)
+        print(f"{title:<{WIDTH}} DOES NOT COUNT: {why}", flush=True)
 
 
 def figure(number):

@@ -60,6 +60,12 @@ class World:
     def value(self, statement, parameters=None):
         return self.admin.execute(statement, parameters).fetchone()[0]
 
+    def warm_up(self):
+        """Gives every sensor a window to be scored against, and returns the time after which all readings have a score."""
+        self.admin.execute("SELECT count(iot.process_sensor_data(s.sensor_id, 20 + n)) FROM iot.sensors s,"
+                           " generate_series(1, 4) n")
+        return self.value("SELECT clock_timestamp()")
+
     def scratch_file(self, name):
         """A path that the server can read and write."""
         return self.cluster.scratch / f"{self.name}-{name}.csv"
@@ -142,6 +148,16 @@ class World:
         if scored < 0.95 * rows:
             raise NotDone(f"{scored} of {rows} rows have a score")
         self.check_no_alerts()
+
+    def check_filled_alike(self):
+        """A bare INSERT fills the columns that the engine fills, and its rows are as long."""
+        (ours, size), (bare, bare_size) = (
+            self.admin.execute(
+                "SELECT (SELECT array_agg(k ORDER BY k) FROM jsonb_object_keys(jsonb_strip_nulls(to_jsonb(r))) AS k),"
+                f" pg_column_size(r) FROM {schema}.sensor_data AS r ORDER BY r.measurement_timestamp DESC LIMIT 1").fetchone()
+            for schema in ("iot", "finished"))
+        if ours != bare or abs(size - bare_size) > 0.1 * size:
+            raise NotDone(f"the bare row has {bare_size} bytes and {bare}, the engine's {size} bytes and {ours}")
 
     def check_no_alerts(self):
         alerts = self.value("SELECT count(*) FROM iot.alerts")
