@@ -11,7 +11,7 @@ from itertools import count
 
 from cluster import clean_environment, wait_until
 
-from .measure import Goal, NotDone, Sample, compare, median_rate, process_cpu, take_turns, timed
+from .measure import Goal, NotDone, Sample, compare, median_rate, parent, process_cpu, take_turns, timed
 from .readings import SECOND, Stream, clock
 from .world import RULES, check_counts, ingest_arrays, world_of
 
@@ -27,11 +27,11 @@ OURS = CHOICE + """SELECT iot.process_sensor_data(md5('sensor ' || :sensor)::uui
 # The row as process_sensor_data leaves it. Its id is a constant: a client has it ready, and no index holds it. That the
 # other script computes the device's id as well makes the two equal in what the client asks for.
 BARE = CHOICE + """INSERT INTO finished.sensor_data (measurement_timestamp, received_at, anomaly_score, data_id, sensor_id,
-    device_id, quality_flags, is_anomaly, is_onset, measurement_value, raw_value, data_quality, measurement_unit, sensor_type,
-    measurement_metadata)
-VALUES (clock_timestamp(), clock_timestamp(), 0.5, '0190b3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b', md5('sensor ' || :sensor)::uuid,
-    md5('device ' || :sensor)::uuid, 0, false, false, :value::float8 / 1000 * 1.02, :value::float8 / 1000, 'valid', 'degC',
-    'temperature', '{metadata}');
+    device_id, quality_flags, is_anomaly, is_onset, measurement_value, raw_value, data_quality, measurement_unit,
+    sensor_type, measurement_metadata)
+VALUES (clock_timestamp(), clock_timestamp(), 0.5, '0190b3c4-5d6e-7f80-8a9b-0c1d2e3f4a5b', 
+    md5('sensor ' || :sensor)::uuid, md5('device ' || :sensor)::uuid, 0, false, false, :value::float8 / 1000 * 1.02,
+    :value::float8 / 1000, 'valid', 'degC', 'temperature', '{metadata}');
 """
 PIPELINE = CHOICE + "SELECT {function}(md5('sensor ' || :sensor)::uuid, :value::{type} / 1000, '{metadata}');\n"
 
@@ -58,13 +58,12 @@ class Pgbench:
     def __call__(self, _round):
         if self.before:
             self.before()
-        server = self.world.admin.execute("SELECT pg_backend_pid()").fetchone()[0]
-        postmaster = int(open(f"/proc/{server}/stat", encoding="ascii").read().rpartition(")")[2].split()[1])
+        postmaster = parent(self.world.admin.info.backend_pid)
         before = process_cpu(postmaster)[1]
         out = self.cluster.run("pgbench", *self.arguments, env=self.environment).stdout
         # The postmaster knows the CPU seconds of a backend when it has ended.
-        wait_until(lambda: self.world.value(
-            "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'"), what="end of pgbench's sessions")
+        gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'"
+        wait_until(lambda: self.world.value(gone), what="end of pgbench's sessions")
         time.sleep(0.05)
         cpu = process_cpu(postmaster)[1] - before
         calls = int(re.search(r"actually processed: (\d+)", out)[1])
@@ -129,7 +128,8 @@ def fill(world, window):
         return
     # A little less than a day, so that none falls out of the window during the run.
     times = ("FROM generate_series(0, %(window)s - 1) AS tick,"
-             " LATERAL (SELECT now() - interval '23 hours 30 minutes' + tick * (interval '23 hours 20 minutes' / %(window)s))"
+             " LATERAL (SELECT now() - interval '23 hours 30 minutes'"
+             "                 + tick * (interval '23 hours 20 minutes' / %(window)s))"
              " AS t (at), iot.sensors s ORDER BY at")
     value = "22 + 4 * sin(extract(epoch FROM at) / 13751) + random()"
     world.admin.execute(

@@ -7,8 +7,8 @@ RULE = ('{"threshold_high": 10, "threshold_low": 50, "metadata_check": {"fw": "1
         ' "time_window": {"start": "00:00", "end": "23:59:59.999999"}}')
 VARIANTS = 16
 
-# Value and metadata change from row to row, and no side can know the rule when it plans. Not one keeps what it made of the
-# last row's arguments.
+# Value and metadata change from row to row, so that no side can keep the last answer, and the rule is not a constant to the
+# planner, so that the inline condition is not folded into finished numbers.
 ROWS = """generate_series(1, {count}) AS g, LATERAL (
     SELECT CASE WHEN g > 0 THEN '{rule}'::jsonb END AS r, (20 + g % 7)::{type} AS v,
            ('{{{variants}}}'::jsonb[])[1 + g % {number}] AS m) AS x"""
@@ -35,7 +35,7 @@ def evaluate(cluster, report):
             "PL/pgSQL": statement(count, "numeric", "baseline.evaluate_alert_condition(r, v, m)"),
             "inline SQL": statement(count, "numeric", INLINE),
         }
-        # A backend of its own for each side, as the CPU seconds are counted by the backend.
+        # A backend of its own for each side: CPU seconds are counted by the backend.
         connections = {name: world.connect() for name in statements}
 
         def side(name):

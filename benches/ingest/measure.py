@@ -69,8 +69,8 @@ class Report:
         # The sizes of a smoke test say nothing about the goals.
         if self.options.quick and verdict:
             verdict = "(quick)"
-        print(f"{title:<{WIDTH}} {figure(ours):>13} {figure(theirs):>13} {ratio:>8.3f} {str(goal or ''):>8} {verdict} {note}"
-              .rstrip(), flush=True)
+        figures = f"{figure(ours):>13} {figure(theirs):>13} {ratio:>8.3f} {str(goal or ''):>8}"
+        print(f"{title:<{WIDTH}} {figures} {verdict} {note}".rstrip(), flush=True)
         self.problems += verdict == "MISSED"
 
     def missing(self, title, what):
@@ -136,6 +136,11 @@ def process_cpu(pid):
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     user, system, children_user, children_system = map(int, fields[11:15])
     return (user + system) / TICKS, (children_user + children_system) / TICKS
+
+
+def parent(pid):
+    """The process that started another."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def timed(connection, amount, work):

@@ -37,7 +37,8 @@ class World:
         self.admin.execute("SELECT iot.setup()")
         # Readings may lie up to a day back, in last month.
         self.admin.execute(
-            "SELECT iot.create_monthly_partition('iot.sensor_data', extract(year FROM at)::int, extract(month FROM at)::int)"
+            "SELECT iot.create_monthly_partition('iot.sensor_data', extract(year FROM at)::int,"
+            "                                    extract(month FROM at)::int)"
             " FROM (SELECT (now() - interval '25 hours') AT TIME ZONE 'UTC') AS t (at)")
         self.admin.execute(
             "INSERT INTO iot.devices (device_id, device_serial_number)"
@@ -154,7 +155,8 @@ class World:
         (ours, size), (bare, bare_size) = (
             self.admin.execute(
                 "SELECT (SELECT array_agg(k ORDER BY k) FROM jsonb_object_keys(jsonb_strip_nulls(to_jsonb(r))) AS k),"
-                f" pg_column_size(r) FROM {schema}.sensor_data AS r ORDER BY r.measurement_timestamp DESC LIMIT 1").fetchone()
+                f" pg_column_size(r) FROM {schema}.sensor_data AS r"
+                " ORDER BY r.measurement_timestamp DESC LIMIT 1").fetchone()
             for schema in ("iot", "finished"))
         if ours != bare or abs(size - bare_size) > 0.1 * size:
             raise NotDone(f"the bare row has {bare_size} bytes and {bare}, the engine's {size} bytes and {ours}")
