@@ -21,6 +21,7 @@ use self::layout::ParentLayout;
 use self::leaf::Leaf;
 use super::partition_bounds::{self, Route};
 use super::relation::OpenRelation;
+use super::value::ColumnValue;
 use crate::error::{IotError, IotResult};
 
 /// Names and types of the columns that each row gives, in the order of its values. Name them once, in a `static`: what
@@ -154,6 +155,18 @@ impl<'parent> BulkInsert<'parent> {
             self.flush();
         }
         Ok(true)
+    }
+
+    /// As [`BulkInsert::append`], from typed values.
+    ///
+    /// # Errors
+    /// As [`BulkInsert::append`].
+    pub fn append_values<const COLUMNS: usize>(
+        &mut self,
+        values: &[ColumnValue<'_>; COLUMNS],
+    ) -> IotResult<bool> {
+        let pairs = values.map(ColumnValue::to_datum);
+        self.append(&pairs.map(|(datum, _)| datum), &pairs.map(|(_, is_null)| is_null))
     }
 
     /// Writes what is buffered, and makes it visible to the rest of the transaction.
