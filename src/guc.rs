@@ -10,6 +10,9 @@ static CLOCK_SKEW: GucSetting<i32> = GucSetting::<i32>::new(300);
 /// commit, so installations that poll can turn it off.
 static NOTIFY_COMMANDS: GucSetting<bool> = GucSetting::<bool>::new(true);
 
+/// Off, because one bad reading should not cost a gateway its whole batch.
+static STRICT: GucSetting<bool> = GucSetting::<bool>::new(false);
+
 /// Defines every setting; called once from `_PG_init`.
 pub fn define() {
     GucRegistry::define_int_guc(
@@ -30,6 +33,14 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    GucRegistry::define_bool_guc(
+        c"iot_ext.strict",
+        c"Fails the statement when a reading of a batch cannot be accepted.",
+        c"Off, such a reading goes to iot.rejected_readings and the others are stored.",
+        &STRICT,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     crate::pg::settings::reserve_prefix(c"iot_ext");
 }
 
@@ -41,4 +52,9 @@ pub fn clock_skew_micros() -> i64 {
 /// Whether queueing a command sends a NOTIFY.
 pub fn notify_commands() -> bool {
     NOTIFY_COMMANDS.get()
+}
+
+/// Whether a batch fails with its first unacceptable reading.
+pub fn strict() -> bool {
+    STRICT.get()
 }

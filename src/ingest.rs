@@ -34,11 +34,25 @@ const DEFAULT_RETENTION_DAYS: i64 = 3_653;
 const MAXIMUM_TIES: u32 = 100_000;
 
 /// A reading as offered by the caller.
-struct Offered<'a> {
-    sensor_id: Uuid,
-    raw_value: f64,
-    metadata: Jsonb<'a>,
-    measured_at: Option<Timestamp>,
+pub struct Offered<'a> {
+    /// The sensor it names.
+    pub sensor_id: Uuid,
+    /// The value as the device sent it.
+    pub raw_value: f64,
+    /// What the device said beside the value.
+    pub metadata: Jsonb<'a>,
+    /// When it was measured; `None` is when it was received.
+    pub measured_at: Option<Timestamp>,
+    /// When it reached the server.
+    pub received_at: Timestamp,
+}
+
+/// What became of an offered reading.
+pub enum Outcome {
+    /// It is stored under this key, or was before.
+    Stored(Uuid),
+    /// It cannot be accepted; nothing was written.
+    Refused(IotError),
 }
 
 #[pg_extern(sql = false)]
@@ -55,13 +69,44 @@ fn process_sensor_data(
         raw_value: measurement_value.ok_or_else(|| IotError::null_argument("measurement_value")).or_raise(),
         metadata: measurement_metadata.unwrap_or(no_metadata.as_jsonb()),
         measured_at: measurement_timestamp.map(clock::from_pg),
+        received_at: clock::now(),
     };
-    with_session(|session| process(session, &offered)).or_raise()
+    match with_session(|session| process(session, &offered)).or_raise() {
+        Outcome::Stored(data_id) => data_id,
+        Outcome::Refused(refusal) => refusal.raise(),
+    }
 }
 
-fn process(session: &mut Session<'_>, offered: &Offered<'_>) -> IotResult<Uuid> {
+/// Takes one reading through the pipeline.
+///
+/// # Errors
+/// What is not the reading's own fault, and whatever happens after it was stored.
+pub fn process(session: &mut Session<'_>, offered: &Offered<'_>) -> IotResult<Outcome> {
+    let (sensor, reading) = match accept(session, offered) {
+        Ok(Accepted::Fresh(accepted)) => *accepted,
+        Ok(Accepted::Duplicate(stored)) => return Ok(Outcome::Stored(stored)),
+        Err(error) if error.is_defect() => return Err(error),
+        Err(refusal) => return Ok(Outcome::Refused(refusal)),
+    };
+    alert::check_reading(session, &sensor, &reading)?;
+    Ok(Outcome::Stored(reading.data_id))
+}
+
+/// A reading that was not refused.
+enum Accepted<'session, 'a> {
+    /// It is stored now.
+    Fresh(Box<(Sensor<'session>, Reading<'a>)>),
+    /// The sensor already had one of that time, with this key.
+    Duplicate(Uuid),
+}
+
+/// Everything up to and including the row; nothing is written when it fails.
+fn accept<'session, 'a>(
+    session: &mut Session<'session>,
+    offered: &Offered<'a>,
+) -> IotResult<Accepted<'session, 'a>> {
     accept_value(offered.raw_value)?;
-    let now = clock::now();
+    let now = offered.received_at;
     let measured_at = offered.measured_at.unwrap_or(now);
 
     let sensor = sensor::load(session, offered.sensor_id, measured_at)?;
@@ -90,10 +135,9 @@ fn process(session: &mut Session<'_>, offered: &Offered<'_>) -> IotResult<Uuid> 
         metadata: offered.metadata,
     };
     if let Some(stored) = store(session, &sensor, &mut reading, offered.measured_at.is_none())? {
-        return Ok(stored);
+        return Ok(Accepted::Duplicate(stored));
     }
-    alert::check_reading(session, &sensor, &reading)?;
-    Ok(reading.data_id)
+    Ok(Accepted::Fresh(Box::new((sensor, reading))))
 }
 
 fn calibrate(sensor: &Sensor<'_>, raw: f64) -> IotResult<Calibrated> {
@@ -175,6 +219,7 @@ fn neither_stored_nor_found(sensor: &Sensor<'_>, reading: &Reading<'_>) -> IotEr
     )
     .detail("Either row security hides a stored one, or a trigger on iot.sensor_data discarded it.")
     .hint("Let the role's SELECT policies on iot.sensor_data show the readings it stores, and look at your triggers.")
+    .because("not_stored")
 }
 
 #[pg_extern(sql = false)]
@@ -182,7 +227,11 @@ fn generate_data_id() -> Uuid {
     next_data_id(clock::now()).or_raise()
 }
 
-fn next_data_id(now: Timestamp) -> IotResult<Uuid> {
+/// The next key, of the time `now`.
+///
+/// # Errors
+/// XX000 when the server has no randomness.
+pub fn next_data_id(now: Timestamp) -> IotResult<Uuid> {
     thread_local! {
         static GENERATOR: RefCell<DataIdGenerator> = RefCell::new(DataIdGenerator::default());
     }

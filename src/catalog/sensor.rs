@@ -63,7 +63,8 @@ pub fn load<'session>(
 ) -> IotResult<Sensor<'session>> {
     let Some(row) = session.execute(&LOAD, &[sensor_id.into(), clock::to_pg(at).into()])?.first() else {
         return Err(IotError::unknown_object(format!("sensor \"{sensor_id}\" does not exist"))
-            .hint("Register it in iot.sensors first, and check that row security lets this role see it."));
+            .hint("Register it in iot.sensors first, and check that row security lets this role see it.")
+            .because("unknown_sensor"));
     };
     let calibration = row.jsonb(11)?.ok_or_else(|| {
         IotError::wrong_state(format!("sensor \"{sensor_id}\" has a NULL calibration"))
@@ -96,6 +97,7 @@ impl Sensor<'_> {
         }
         Err(IotError::wrong_state(format!("sensor \"{}\" is not active", self.sensor_id))
             .detail(format!("Its sensor_status is \"{}\".", self.status))
-            .hint("Set iot.sensors.sensor_status to 'active' to accept its readings."))
+            .hint("Set iot.sensors.sensor_status to 'active' to accept its readings.")
+            .because("inactive_sensor"))
     }
 }

@@ -6,6 +6,7 @@ mod buckets;
 mod commands;
 mod ingest;
 mod partitions;
+mod readings;
 mod scores;
 mod setup;
 

@@ -4,6 +4,8 @@
 
 pub mod clock;
 mod first_last;
+pub mod foreign_insert;
+pub mod input;
 pub mod jsonb;
 pub mod partition_bounds;
 pub mod random;

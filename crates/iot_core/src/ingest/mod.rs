@@ -5,6 +5,7 @@ mod calibration;
 mod calibration_error;
 mod identifier;
 mod quality;
+pub mod text;
 
 pub use acceptance::{MAXIMUM_LEAD, TimeRejection, TimeVerdict, ValueRejection, accept_time, accept_value};
 pub use calibration::{Calibrated, Calibration};
