@@ -23,7 +23,7 @@ mod tests {
         let (device, sensor) = factory();
         Spi::run(&format!(
             "INSERT INTO iot.readings VALUES ('{sensor}', now() - interval '1 hour', 21.5, '{{\"rssi\": -60}}'),
-                                             ('{sensor}', NULL, 22.5)"
+                                             ('{sensor}', NULL, 22.5, NULL)"
         ))
         .unwrap();
         let found: String = one(&format!(
@@ -52,7 +52,8 @@ mod tests {
         let (_, sensor) = factory();
         Spi::run(&format!(
             "INSERT INTO iot.readings
-             SELECT '{sensor}', now() - n * interval '2 hours', n FROM generate_series(1, 25000) n"
+             SELECT '{sensor}', '2026-01-01 00:00+00'::timestamptz + n * interval '15 minutes', n
+               FROM generate_series(1, 25000) n"
         ))
         .unwrap();
         assert_eq!(stored(), 25_000);
@@ -198,7 +199,8 @@ mod tests {
         ));
         assert_eq!(state, "22012");
         let (state, ..) = failure(&format!(
-            "INSERT INTO iot.readings SELECT '{sensor}', now() - n * interval '1 hour', 1 / (11000 - n)
+            "INSERT INTO iot.readings
+             SELECT '{sensor}', '2024-01-01 00:00+00'::timestamptz + n * interval '1 hour', 1 / (11000 - n)
                FROM generate_series(1, 12000) n"
         ));
         assert_eq!(state, "22012", "after the first batch was stored");
