@@ -17,7 +17,7 @@ pub struct IotError {
     message: String,
     detail: Option<String>,
     hint: Option<String>,
-    reason: &'static str,
+    reason: Option<&'static str>,
 }
 
 /// Result of everything in the shell that can fail.
@@ -26,7 +26,7 @@ pub type IotResult<T> = Result<T, IotError>;
 impl IotError {
     /// An error with SQLSTATE `code`.
     pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), detail: None, hint: None, reason: "invalid" }
+        Self { code, message: message.into(), detail: None, hint: None, reason: None }
     }
 
     /// A NULL where a value is needed: 22004.
@@ -65,32 +65,32 @@ impl IotError {
         self
     }
 
-    /// Says in one word why a reading was refused, for `rejected_readings.reason`.
-    pub fn reason(mut self, reason: &'static str) -> Self {
-        self.reason = reason;
+    /// Adds the word under which a rejected reading is kept, such as `too_old`.
+    pub fn because(mut self, reason: &'static str) -> Self {
+        self.reason = Some(reason);
         self
     }
 
-    /// That word.
-    pub fn reason_word(&self) -> &'static str {
-        self.reason
+    /// The word given by [`IotError::because`], else `refused`.
+    pub fn reason(&self) -> &'static str {
+        self.reason.unwrap_or("refused")
     }
 
-    /// The message, without DETAIL and HINT.
+    /// The message alone.
     pub fn message(&self) -> &str {
         &self.message
     }
 
     /// The five characters of the SQLSTATE.
     pub fn sqlstate(&self) -> String {
-        let mut code = self.code as i32;
-        let mut text = String::with_capacity(5);
-        for _ in 0..5 {
-            // PostgreSQL packs six bits per character, the first one lowest.
-            text.push(char::from((code & 0x3F) as u8 + b'0'));
-            code >>= 6;
-        }
-        text
+        // Six bits for each character, the first one lowest.
+        let code = self.code as u32;
+        (0..5).filter_map(|place| char::from_u32((code >> (6 * place) & 0x3f) + u32::from(b'0'))).collect()
+    }
+
+    /// Whether it tells of a defect of ours rather than of what the client gave.
+    pub fn is_defect(&self) -> bool {
+        self.code == PgSqlErrorCode::ERRCODE_INTERNAL_ERROR
     }
 
     /// Raises the error; the statement ends here.
@@ -161,7 +161,7 @@ impl From<CalibrationError> for IotError {
         } else {
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
         };
-        Self::new(code, error.to_string()).hint(error.hint())
+        Self::new(code, error.to_string()).hint(error.hint()).because("calibration")
     }
 }
 
@@ -169,15 +169,16 @@ impl From<ValueRejection> for IotError {
     fn from(error: ValueRejection) -> Self {
         Self::new(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, error.to_string())
             .hint(error.hint())
-            .reason("not_finite")
+            .because("not_finite")
     }
 }
 
 impl From<TimeRejection> for IotError {
     fn from(error: TimeRejection) -> Self {
+        let reason = error.reason();
         Self::new(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, error.to_string())
             .hint(error.hint())
-            .reason(error.reason())
+            .because(reason)
     }
 }
 

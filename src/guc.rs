@@ -13,6 +13,9 @@ static NOTIFY_COMMANDS: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// 12 MB of shared memory: enough for a plant, small enough to go unnoticed.
 static MAX_TRACKED_SENSORS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
+/// Off, because one bad reading should not cost a gateway its whole batch.
+static STRICT: GucSetting<bool> = GucSetting::<bool>::new(false);
+
 /// Defines every setting; called once from `_PG_init`.
 pub fn define() {
     GucRegistry::define_int_guc(
@@ -46,6 +49,14 @@ pub fn define() {
             GucFlags::default(),
         );
     }
+    GucRegistry::define_bool_guc(
+        c"iot_ext.strict",
+        c"Fails the statement when a reading of a batch cannot be accepted.",
+        c"Off, such a reading goes to iot.rejected_readings and the others are stored.",
+        &STRICT,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     crate::pg::settings::reserve_prefix(c"iot_ext");
 }
 
@@ -62,4 +73,9 @@ pub fn notify_commands() -> bool {
 /// Sensors whose state has room in shared memory.
 pub fn max_tracked_sensors() -> usize {
     usize::try_from(MAX_TRACKED_SENSORS.get()).unwrap_or(0)
+}
+
+/// Whether a batch fails with its first unacceptable reading.
+pub fn strict() -> bool {
+    STRICT.get()
 }

@@ -26,6 +26,8 @@ mod pg;
 mod schema;
 #[allow(unsafe_code)]
 mod setup;
+#[allow(unsafe_code)]
+mod stream;
 
 #[allow(unsafe_code)]
 mod module {

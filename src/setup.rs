@@ -21,6 +21,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "sensor_data", text: include_str!("../sql/setup/0002_sensor_data.sql") },
     Migration { version: 3, name: "alert", text: include_str!("../sql/setup/0003_alert.sql") },
     Migration { version: 4, name: "command", text: include_str!("../sql/setup/0004_command.sql") },
+    Migration { version: 5, name: "ingest", text: include_str!("../sql/setup/0005_ingest.sql") },
 ];
 
 /// Makes the table that records migrations.

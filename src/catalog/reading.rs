@@ -126,7 +126,7 @@ pub struct Columns {
     /// `received_at`.
     pub received_at: Vec<pgrx::datum::TimestampWithTimeZone>,
     /// `measurement_value`.
-    pub value: Vec<f64>,
+    pub value: Vec<Option<f64>>,
     /// `raw_value`, where calibration changed it.
     pub raw_value: Vec<Option<f64>>,
     /// `measurement_unit`.
@@ -143,6 +143,12 @@ pub struct Columns {
     pub anomaly_score: Vec<f64>,
     /// `measurement_metadata`, as text.
     pub metadata: Vec<String>,
+    /// `text_value`.
+    pub text_value: Vec<Option<String>>,
+    /// `boolean_value`.
+    pub boolean_value: Vec<Option<bool>>,
+    /// `json_value`, as text.
+    pub json_value: Vec<Option<String>>,
 }
 
 statement!(
@@ -150,22 +156,25 @@ statement!(
     INSERT: (
         UUIDARRAYOID, UUIDARRAYOID, UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID,
         TIMESTAMPTZARRAYOID, FLOAT8ARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT4ARRAYOID, BOOLARRAYOID,
-        BOOLARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID,
+        BOOLARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLARRAYOID, TEXTARRAYOID,
     )
     "INSERT INTO iot.sensor_data (
          data_id, sensor_id, device_id, organization_id, sensor_type, measurement_timestamp, received_at,
          measurement_value, raw_value, measurement_unit, data_quality, quality_flags, is_anomaly, is_onset,
-         anomaly_score, measurement_metadata)
+         anomaly_score, measurement_metadata, text_value, boolean_value, json_value)
      SELECT o.data_id, o.sensor_id, o.device_id, o.organization_id, o.sensor_type, o.measured_at, o.received_at,
             o.value, o.raw_value, o.unit, o.data_quality, o.quality_flags, o.is_anomaly, o.is_onset,
-            o.score, o.metadata::pg_catalog.jsonb
+            o.score, o.metadata::pg_catalog.jsonb, o.text_value, o.boolean_value,
+            o.json_value::pg_catalog.jsonb
        FROM ROWS FROM (
             pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
             pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8),
             pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12),
-            pg_catalog.unnest($13), pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16))
+            pg_catalog.unnest($13), pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16),
+            pg_catalog.unnest($17), pg_catalog.unnest($18), pg_catalog.unnest($19))
          AS o (data_id, sensor_id, device_id, organization_id, sensor_type, measured_at, received_at, value, raw_value,
-               unit, data_quality, quality_flags, is_anomaly, is_onset, score, metadata)
+               unit, data_quality, quality_flags, is_anomaly, is_onset, score, metadata, text_value, boolean_value,
+               json_value)
      ON CONFLICT (sensor_id, measurement_timestamp) DO NOTHING
      RETURNING data_id");
 
@@ -193,6 +202,9 @@ pub fn insert(session: &mut Session<'_>, columns: Columns) -> IotResult<Vec<Uuid
             columns.is_onset.into(),
             columns.anomaly_score.into(),
             columns.metadata.into(),
+            columns.text_value.into(),
+            columns.boolean_value.into(),
+            columns.json_value.into(),
         ],
     )?;
     let mut stored = Vec::with_capacity(rows.count());

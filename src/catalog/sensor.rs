@@ -13,7 +13,8 @@ use crate::statement;
 
 statement!(LOAD: (UUIDARRAYOID)
     "SELECT s.sensor_id, s.device_id, d.device_type_id, d.organization_id, s.sensor_type, s.unit_of_measure,
-            s.sensor_status, s.physical_minimum, s.physical_maximum, s.sensor_name, d.device_name, s.calibration_data
+            s.sensor_status, s.physical_minimum, s.physical_maximum, s.sensor_name, d.device_name, s.calibration_data,
+            s.value_type
        FROM iot.sensors s
        JOIN iot.devices d ON d.device_id OPERATOR(pg_catalog.=) s.device_id
       WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1)");
@@ -45,6 +46,7 @@ fn profile(row: &Row<'_>) -> IotResult<Profile> {
         sensor_type,
         unit,
         status: row.get(7)?,
+        value_type: row.get(13)?,
         physical_range: PhysicalRange { minimum: row.optional(8)?, maximum: row.optional(9)? },
         sensor_name: row.get(10)?,
         device_name: row.get(11)?,

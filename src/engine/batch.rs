@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use iot_core::ingest::{self as rules, DataIdGenerator, TimeVerdict, accept_time, accept_value};
+use iot_core::ingest::{self as rules, DataIdGenerator, PhysicalRange, TimeVerdict, accept_time, accept_value};
 use iot_core::sensor_state::SensorState;
 use iot_core::time::{MICROS_PER_DAY, Timestamp};
 use pgrx::Uuid;
@@ -13,8 +13,10 @@ use super::directory::{KeyMap, Lent};
 use super::duplicates;
 use super::judge::{Fate, Judged, Scorer};
 use super::matches::Matches;
+use super::offered::{Measured, Offered};
 use super::overlay::{self, Entered};
 use super::profile::{self, Profile};
+use super::rejection::Rejection;
 use super::store;
 use crate::alert::DatabaseZone;
 use crate::catalog::reading;
@@ -30,19 +32,6 @@ const UNIX_EPOCH_OFFSET_DAYS: i64 = 10_957;
 
 /// How far back readings are accepted when `setup()` was not told: ten years.
 const DEFAULT_RETENTION_DAYS: i64 = 3_653;
-
-/// A reading as offered.
-#[derive(Clone, Copy)]
-pub struct Offered<'a> {
-    /// `iot.sensors.sensor_id`.
-    pub sensor_id: [u8; 16],
-    /// When it was measured; nothing means now, and then it is never a duplicate.
-    pub measured_at: Option<Timestamp>,
-    /// Value as the device sent it.
-    pub value: f64,
-    /// What the device said beside it.
-    pub metadata: Jsonb<'a>,
-}
 
 /// What became of a batch.
 #[derive(Default)]
@@ -122,6 +111,55 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     }
     batch.count();
     Ok(batch.outcome)
+}
+
+/// Figures of one call.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Readings stored.
+    pub accepted: i64,
+    /// Readings kept in `rejected_readings`.
+    pub rejected: i64,
+    /// Readings that were there already.
+    pub duplicates: i64,
+    /// Readings stored and flagged as anomalies.
+    pub anomalies: i64,
+    /// Alerts opened, or open and matched again.
+    pub alerts: i64,
+}
+
+impl Totals {
+    /// Adds another part of the call.
+    pub fn add(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        self.rejected += other.rejected;
+        self.duplicates += other.duplicates;
+        self.anomalies += other.anomalies;
+        self.alerts += other.alerts;
+    }
+}
+
+/// As [`run`], and keeps what cannot be accepted in `iot.rejected_readings`.
+///
+/// # Errors
+/// As [`run`]; with `iot_ext.strict` also the first reading that cannot be accepted.
+pub fn run_and_keep_rejections(offered: &[Offered<'_>]) -> IotResult<Totals> {
+    if offered.is_empty() {
+        return Ok(Totals::default());
+    }
+    let outcome = run(offered)?;
+    let totals = Totals {
+        accepted: outcome.count(|judged| judged.fate == Fate::Stored) as i64,
+        rejected: outcome.rejections.len() as i64,
+        duplicates: outcome.count(|judged| matches!(judged.fate, Fate::Duplicate(_))) as i64,
+        anomalies: outcome.count(|judged| judged.fate == Fate::Stored && judged.is_anomaly) as i64,
+        alerts: outcome.alerts.len() as i64,
+    };
+    let received_at = clock::now();
+    for (number, error) in outcome.rejections {
+        Rejection::of(&offered[number as usize], received_at).keep_or_fail(error)?;
+    }
+    Ok(totals)
 }
 
 /// Sorts the readings by sensor, keeping the order of arrival within each.
@@ -230,6 +268,9 @@ impl Batch<'_> {
                     judged.data_id = next_data_id(self.now)?;
                     scorer.score(judged);
                     let metadata = self.offered[number as usize].metadata;
+                    if judged.value.is_nan() {
+                        continue;
+                    }
                     for rule in &profile.rules {
                         if let Some(threshold) = rule.matches(judged.value, metadata, judged.at, &zone) {
                             matches.add(rule, profile, number, threshold);
@@ -254,7 +295,6 @@ impl Batch<'_> {
         counters::raise_to(Counter::LargestBatch, self.offered.len() as u64);
         counters::add(Counter::Stored, count(|judged| judged.fate == Fate::Stored));
         counters::add(Counter::Duplicates, count(|judged| matches!(judged.fate, Fate::Duplicate(_))));
-        counters::add(Counter::Rejected, self.outcome.rejections.len() as u64);
         counters::add(Counter::Anomalies, count(|judged| judged.fate == Fate::Stored && judged.is_anomaly));
         counters::add(Counter::Onsets, count(|judged| judged.fate == Fate::Stored && judged.is_onset));
         counters::add(Counter::AlertMatches, self.outcome.alerts.len() as u64);
@@ -269,12 +309,19 @@ fn accept_one(
     skew: i64,
     judged: &mut Judged,
 ) -> IotResult<()> {
-    accept_value(offer.value)?;
+    if let Measured::Number(value) = offer.value {
+        accept_value(value)?;
+    }
     profile.require_active()?;
     let at = offer.measured_at.unwrap_or(now);
     let verdict = accept_time(at, now, oldest, skew)?;
-    let calibrated = profile.calibrate(offer.value, at)?;
     judged.at = at;
+    let Some(raw) = profile.require_type(&offer.value)? else {
+        judged.value = f64::NAN;
+        judged.quality = rules::assess(0.0, &PhysicalRange::default(), verdict == TimeVerdict::Future, false);
+        return Ok(());
+    };
+    let calibrated = profile.calibrate(raw, at)?;
     judged.value = calibrated.value;
     judged.quality = rules::assess(
         calibrated.value,

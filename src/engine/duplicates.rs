@@ -6,8 +6,9 @@ use iot_core::ingest::QualityFlags;
 use iot_core::time::Timestamp;
 use pgrx::Uuid;
 
-use super::batch::{Group, Offered};
+use super::batch::Group;
 use super::judge::{Fate, Judged};
+use super::offered::Offered;
 use crate::catalog::reading;
 use crate::error::{IotError, IotResult};
 use crate::pg::statement::with_session;

@@ -4,6 +4,7 @@ use iot_core::detect::{self, WindowCursor};
 use iot_core::ingest::QualityFlags;
 use iot_core::time::Timestamp;
 
+use super::offered::Offered;
 use super::overlay::Kept;
 use crate::catalog::reading::LARGEST_COUNTED;
 
@@ -29,7 +30,7 @@ pub struct Judged {
     pub data_id: [u8; 16],
     /// When it was measured.
     pub at: Timestamp,
-    /// Calibrated value.
+    /// Calibrated value; NaN for a reading that is not a number.
     pub value: f64,
     /// Reasons why it is not plainly valid.
     pub quality: QualityFlags,
@@ -42,6 +43,11 @@ pub struct Judged {
 }
 
 impl Judged {
+    /// The value as the device sent it, where calibration changed it.
+    pub fn raw_value(&self, offered: &Offered<'_>) -> Option<f64> {
+        offered.value.number().filter(|&raw| raw != self.value)
+    }
+
     /// A reading about which nothing is known yet.
     pub const UNDECIDED: Self = Self {
         fate: Fate::Open,
@@ -80,13 +86,20 @@ impl<'a> Scorer<'a> {
                 self.cursor = self.kept.state.window.cursor();
             }
         }
+        if reading.value.is_nan() {
+            self.observe(reading, from_future, false);
+            return;
+        }
         let verdict = detect::score(reading.value, &self.cursor.statistics(&self.kept.state.window));
         reading.score = verdict.score;
         reading.is_anomaly = verdict.is_anomaly;
+        self.observe(reading, from_future, reading.value.abs() <= LARGEST_COUNTED);
+    }
+
+    fn observe(&mut self, reading: &Judged, from_future: bool, counted: bool) {
         if from_future {
             return;
         }
-        let counted = reading.value.abs() <= LARGEST_COUNTED;
         self.kept.state.observe(reading.at, reading.value, self.received_at, counted);
         self.kept.change.observe(reading.at, reading.value, self.received_at, counted);
         if !self.cursor.survives(reading.at) {

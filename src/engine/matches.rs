@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use super::batch::Offered;
 use super::judge::{Fate, Judged};
+use super::offered::Offered;
 use super::profile::Profile;
 use crate::alert::{self, Facts, Rule};
 use crate::error::IotResult;

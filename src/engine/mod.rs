@@ -9,8 +9,10 @@ pub mod directory;
 mod duplicates;
 pub mod judge;
 mod matches;
+pub mod offered;
 pub mod overlay;
 pub mod profile;
+pub mod rejection;
 mod store;
 
 use std::cell::Cell;

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use iot_core::ingest::{Calibrated, Calibration, PhysicalRange};
 use iot_core::time::Timestamp;
-use pgrx::Uuid;
+use pgrx::{PgSqlErrorCode, Uuid};
 
+use super::offered::Measured;
 use crate::alert::Rule;
 use crate::error::{IotError, IotResult};
 use crate::pg::value::TextImage;
@@ -29,6 +30,8 @@ pub struct Profile {
     pub images: (TextImage, TextImage),
     /// Lifecycle state; only `active` sensors are read.
     pub status: String,
+    /// Type of its readings: `numeric`, `text`, `boolean` or `json`.
+    pub value_type: String,
     /// Physical limits of the calibrated value.
     pub physical_range: PhysicalRange,
     /// Display name.
@@ -65,7 +68,24 @@ impl Profile {
         Err(IotError::wrong_state(format!("sensor \"{}\" is not active", self.sensor_id))
             .detail(format!("Its sensor_status is \"{}\".", self.status))
             .hint("Set iot.sensors.sensor_status to 'active' to accept its readings.")
-            .reason("inactive_sensor"))
+            .because("inactive_sensor"))
+    }
+
+    /// The number to calibrate; `None` for a sensor whose readings are no numbers.
+    ///
+    /// # Errors
+    /// 42804 for a value of another type than the sensor declares.
+    pub fn require_type(&self, value: &Measured<'_>) -> IotResult<Option<f64>> {
+        match value {
+            Measured::Number(number) if self.value_type == "numeric" => Ok(Some(*number)),
+            other if self.value_type == other.type_name() && self.value_type != "numeric" => Ok(None),
+            other => Err(IotError::new(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("sensor \"{}\" takes {} values, not {}", self.sensor_id, self.value_type, other.type_name()),
+            )
+            .hint("Send the type that iot.sensors.value_type declares, or change it there.")
+            .because("wrong_type")),
+        }
     }
 
     /// The physical value of `raw`, by the calibration that held at `at`.
@@ -81,7 +101,7 @@ impl Profile {
             .map_err(Clone::clone)
             .and_then(|calibration| calibration.apply(raw).map_err(IotError::from))
             .map_err(|error| {
-                error.detail(format!("Calibration of sensor \"{}\".", self.sensor_id)).reason("calibration")
+                error.detail(format!("Calibration of sensor \"{}\".", self.sensor_id)).because("calibration")
             })
     }
 }
@@ -90,5 +110,5 @@ impl Profile {
 pub fn unknown_sensor(sensor_id: Uuid) -> IotError {
     IotError::unknown_object(format!("sensor \"{sensor_id}\" does not exist"))
         .hint("Register it in iot.sensors first, and check that row security lets this role see it.")
-        .reason("unknown_sensor")
+        .because("unknown_sensor")
 }

@@ -9,8 +9,9 @@ use iot_core::time::Timestamp;
 use pgrx::pg_sys::{BOOLOID, FLOAT8OID, INT4OID, JSONBOID, TEXTOID, TIMESTAMPTZOID, UUIDOID};
 use pgrx::{PgSqlErrorCode, Uuid};
 
-use super::batch::{Group, Offered};
+use super::batch::Group;
 use super::judge::{Fate, Judged};
+use super::offered::{Measured, Offered};
 use super::overlay;
 use super::profile::Profile;
 use crate::catalog::reading::{self, Columns};
@@ -40,6 +41,9 @@ const COLUMNS: bulk_insert::Columns = &[
     (c"measurement_unit", TEXTOID),
     (c"sensor_type", TEXTOID),
     (c"measurement_metadata", JSONBOID),
+    (c"text_value", TEXTOID),
+    (c"boolean_value", BOOLOID),
+    (c"json_value", JSONBOID),
 ];
 
 /// Our own triggers on `iot.sensor_data`, which would only learn what the engine knows.
@@ -105,7 +109,8 @@ fn past_the_executor(
                 return;
             }
             let offer = &offered[number as usize];
-            match insert.append_values(&values(profile, offer, reading, received_at, qualities)) {
+            let text = if let Measured::Text(text) = offer.value { Some(TextImage::new(text)) } else { None };
+            match insert.append_values(&values(profile, offer, reading, received_at, qualities, text.as_ref())) {
                 Ok(true) => reading.fate = Fate::Stored,
                 Ok(false) => left.push((number, Rc::clone(profile))),
                 Err(error) => result = Err(error),
@@ -128,9 +133,10 @@ fn values<'a>(
     reading: &'a Judged,
     received_at: Timestamp,
     qualities: &'a [TextImage; 3],
+    text: Option<&'a TextImage>,
 ) -> [ColumnValue<'a>; COLUMNS.len()] {
-    let raw_value =
-        if offer.value == reading.value { ColumnValue::Null } else { ColumnValue::Float(offer.value) };
+    let raw_value = reading.raw_value(offer).map_or(ColumnValue::Null, ColumnValue::Float);
+    let value = if reading.value.is_nan() { ColumnValue::Null } else { ColumnValue::Float(reading.value) };
     [
         ColumnValue::Timestamp(reading.at),
         ColumnValue::Timestamp(received_at),
@@ -141,13 +147,16 @@ fn values<'a>(
         ColumnValue::Integer(reading.quality.0),
         ColumnValue::Boolean(reading.is_anomaly),
         ColumnValue::Boolean(reading.is_onset),
-        ColumnValue::Float(reading.value),
+        value,
         raw_value,
         profile.organization_id.as_ref().map_or(ColumnValue::Null, |id| ColumnValue::Uuid(id.as_bytes())),
         ColumnValue::Text(&qualities[reading.quality.verdict() as usize]),
         ColumnValue::Text(&profile.images.1),
         ColumnValue::Text(&profile.images.0),
         ColumnValue::Jsonb(offer.metadata),
+        text.map_or(ColumnValue::Null, ColumnValue::Text),
+        if let Measured::Boolean(value) = offer.value { ColumnValue::Boolean(value) } else { ColumnValue::Null },
+        if let Measured::Json(value) = offer.value { ColumnValue::Jsonb(value) } else { ColumnValue::Null },
     ]
 }
 
@@ -218,8 +227,8 @@ fn push(
     columns.sensor_type.push(profile.sensor_type.clone());
     columns.measured_at.push(clock::to_pg(reading.at));
     columns.received_at.push(clock::to_pg(received_at));
-    columns.value.push(reading.value);
-    columns.raw_value.push((offer.value != reading.value).then_some(offer.value));
+    columns.value.push((!reading.value.is_nan()).then_some(reading.value));
+    columns.raw_value.push(reading.raw_value(offer));
     columns.unit.push(profile.unit.clone());
     columns.data_quality.push(reading.quality.verdict().as_str());
     columns.quality_flags.push(reading.quality.0);
@@ -227,6 +236,9 @@ fn push(
     columns.is_onset.push(reading.is_onset);
     columns.anomaly_score.push(reading.score);
     columns.metadata.push(offer.metadata.to_text());
+    columns.text_value.push(if let Measured::Text(text) = offer.value { Some(text.to_owned()) } else { None });
+    columns.boolean_value.push(if let Measured::Boolean(value) = offer.value { Some(value) } else { None });
+    columns.json_value.push(if let Measured::Json(value) = offer.value { Some(value.to_text()) } else { None });
 }
 
 fn neither_stored_nor_found(profile: &Profile, reading: &Judged) -> IotError {

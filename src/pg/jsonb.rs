@@ -42,6 +42,19 @@ impl Jsonb<'_> {
         text.unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    /// Whether it is `{}`: a root container with no members.
+    pub fn is_empty_object(&self) -> bool {
+        const IS_OBJECT: u32 = 0x2000_0000;
+        self.image().last_chunk::<4>().is_some_and(|header| {
+            self.image().len() == 8 && u32::from_ne_bytes(*header) == IS_OBJECT
+        })
+    }
+
+    /// A copy that outlives the call.
+    pub fn to_image(self) -> JsonbImage {
+        JsonbImage::copy_of(self.image())
+    }
+
     /// The value as serde sees it. For rules and calibrations when they are compiled, not for readings.
     ///
     /// # Errors
@@ -128,6 +141,11 @@ impl JsonbImage {
         Ok(Self::from_text(&text))
     }
 
+    /// Size in bytes.
+    pub fn size(&self) -> usize {
+        size_of_val(&*self.0)
+    }
+
     /// This value as an argument.
     pub fn as_jsonb(&self) -> Jsonb<'_> {
         Jsonb { varlena: self.0.as_ptr().cast_mut().cast(), memory: PhantomData }
@@ -145,7 +163,8 @@ impl JsonbImage {
         .unwrap_or(false)
     }
 
-    fn from_text(text: &CStr) -> Self {
+    /// Reads text that is known to be JSON; raises 22P02 for other text.
+    pub fn from_text(text: &CStr) -> Self {
         // SAFETY: `jsonb_in` reads a NUL-terminated string and returns a fresh, plain varlena.
         let image = unsafe {
             direct_function_call_as_datum(pg_sys::jsonb_in, &[text.into_datum()])

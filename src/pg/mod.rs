@@ -5,6 +5,8 @@
 pub mod bulk_insert;
 pub mod clock;
 mod first_last;
+pub mod foreign_insert;
+pub mod input;
 pub mod invalidation;
 pub mod jsonb;
 pub mod partition_bounds;

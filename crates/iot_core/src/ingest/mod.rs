@@ -6,6 +6,7 @@ mod calibration_error;
 mod identifier;
 pub mod payload;
 mod quality;
+pub mod text;
 
 pub use acceptance::{MAXIMUM_LEAD, TimeRejection, TimeVerdict, ValueRejection, accept_time, accept_value};
 pub use calibration::{Calibrated, Calibration};

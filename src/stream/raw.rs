@@ -1,0 +1,128 @@
+//! Rows of `iot.raw_readings`: text, of which some may not be what it should be.
+
+use iot_core::ingest::text;
+use iot_core::time::Timestamp;
+use pgrx::datum::Uuid;
+use pgrx::pg_sys;
+
+use super::{Columns, ReadingSink, StreamedReading};
+use crate::engine::rejection::Rejection;
+use crate::error::IotResult;
+use crate::pg::foreign_insert::{Column, Row, RowSink, TargetTable};
+use crate::pg::jsonb::JsonbImage;
+use crate::pg::{clock, input};
+
+/// Reads each row's text and hands it on; what cannot be read is rejected.
+pub struct RawRows {
+    columns: Columns,
+    readings: Box<dyn ReadingSink>,
+}
+
+impl RawRows {
+    /// Finds the columns of `table`.
+    ///
+    /// # Errors
+    /// When the table is not as the extension made it.
+    pub fn new(table: &TargetTable<'_>, readings: Box<dyn ReadingSink>) -> IotResult<Self> {
+        Ok(Self { columns: Columns::find(table, [pg_sys::TEXTOID; 7])?, readings })
+    }
+
+    fn text<'row>(&self, row: &Row<'row>) -> IotResult<RawReading<'row>> {
+        let text = |column: &Option<Column>| column.as_ref().map_or(Ok(None), |column| row.text(column));
+        Ok(RawReading {
+            sensor_id: text(&self.columns.sensor_id)?,
+            measured_at: text(&self.columns.measured_at)?,
+            value: text(&self.columns.value)?,
+            metadata: text(&self.columns.metadata)?,
+            text_value: text(&self.columns.text_value)?,
+            boolean_value: text(&self.columns.boolean_value)?,
+            json_value: text(&self.columns.json_value)?,
+        })
+    }
+}
+
+impl RowSink for RawRows {
+    fn push(&mut self, row: &Row<'_>) -> IotResult<()> {
+        let raw = self.text(row)?;
+        let sensor_id = raw.sensor_id.map(read_uuid).transpose();
+        let measured_at = given(raw.measured_at).map(read_timestamp).transpose();
+        let value = given(raw.value).map(read_float).transpose();
+        let metadata = given(raw.metadata).map(input::jsonb).transpose();
+        let boolean_value = given(raw.boolean_value).map(read_boolean).transpose();
+        let json_value = given(raw.json_value).map(input::jsonb).transpose();
+        let rejection = Rejection {
+            received_at: clock::now(),
+            sensor_id: sensor_id.as_ref().ok().copied().flatten(),
+            measured_at: measured_at.as_ref().ok().copied().flatten(),
+            value: value.as_ref().ok().copied().flatten(),
+            fields: raw.fields(),
+            metadata: None,
+            json_value: None,
+        };
+        let read = || -> IotResult<_> {
+            Ok((sensor_id?, measured_at?, value?, metadata?, boolean_value?, json_value?))
+        };
+        match read() {
+            Ok((sensor_id, measured_at, value, metadata, boolean_value, json_value)) => {
+                self.readings.push(&StreamedReading {
+                    sensor_id,
+                    measured_at,
+                    value,
+                    text_value: raw.text_value,
+                    boolean_value,
+                    json_value: json_value.as_ref().map(JsonbImage::as_jsonb),
+                    metadata: metadata.as_ref().map(JsonbImage::as_jsonb),
+                })
+            }
+            Err(error) => rejection.keep_or_fail(error.because("malformed")),
+        }
+    }
+
+    fn finish(&mut self) -> IotResult<()> {
+        self.readings.finish()
+    }
+}
+
+/// The text of a row.
+struct RawReading<'row> {
+    sensor_id: Option<&'row str>,
+    measured_at: Option<&'row str>,
+    value: Option<&'row str>,
+    metadata: Option<&'row str>,
+    text_value: Option<&'row str>,
+    boolean_value: Option<&'row str>,
+    json_value: Option<&'row str>,
+}
+
+impl RawReading<'_> {
+    fn fields(&self) -> serde_json::Map<String, serde_json::Value> {
+        let RawReading { sensor_id, measured_at, value, metadata, text_value, boolean_value, json_value } =
+            self;
+        super::COLUMNS
+            .into_iter()
+            .zip([sensor_id, measured_at, value, metadata, text_value, boolean_value, json_value])
+            .filter_map(|(name, text)| text.map(|text| (name.to_owned(), text.into())))
+            .collect()
+    }
+}
+
+/// Gateways write "nothing" as an empty field, quoted or not.
+fn given(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn read_uuid(text: &str) -> IotResult<Uuid> {
+    text::uuid(text).map_or_else(|| input::uuid(text), |bytes| Ok(Uuid::from_bytes(bytes)))
+}
+
+fn read_float(text: &str) -> IotResult<f64> {
+    text::float(text).map_or_else(|| input::float(text), Ok)
+}
+
+fn read_timestamp(text: &str) -> IotResult<Timestamp> {
+    text::timestamp(text).map_or_else(|| input::timestamp(text).map(clock::from_pg), Ok)
+}
+
+fn read_boolean(text: &str) -> IotResult<bool> {
+    text::boolean(text).map_or_else(|| input::boolean(text), Ok)
+}
