@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use iot_core::ingest::{self as rules, DataIdGenerator, PhysicalRange, TimeVerdict, accept_time, accept_value};
+use iot_core::ingest::{
+    self as rules, DataIdGenerator, PhysicalRange, TimeVerdict, accept_time, accept_value,
+};
 use iot_core::sensor_state::SensorState;
 use iot_core::time::{MICROS_PER_DAY, Timestamp};
 use pgrx::Uuid;

@@ -81,7 +81,12 @@ impl Profile {
             other if self.value_type == other.type_name() && self.value_type != "numeric" => Ok(None),
             other => Err(IotError::new(
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                format!("sensor \"{}\" takes {} values, not {}", self.sensor_id, self.value_type, other.type_name()),
+                format!(
+                    "sensor \"{}\" takes {} values, not {}",
+                    self.sensor_id,
+                    self.value_type,
+                    other.type_name()
+                ),
             )
             .hint("Send the type that iot.sensors.value_type declares, or change it there.")
             .because("wrong_type")),

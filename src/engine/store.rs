@@ -110,7 +110,14 @@ fn past_the_executor(
             }
             let offer = &offered[number as usize];
             let text = if let Measured::Text(text) = offer.value { Some(TextImage::new(text)) } else { None };
-            match insert.append_values(&values(profile, offer, reading, received_at, qualities, text.as_ref())) {
+            match insert.append_values(&values(
+                profile,
+                offer,
+                reading,
+                received_at,
+                qualities,
+                text.as_ref(),
+            )) {
                 Ok(true) => reading.fate = Fate::Stored,
                 Ok(false) => left.push((number, Rc::clone(profile))),
                 Err(error) => result = Err(error),
@@ -155,7 +162,11 @@ fn values<'a>(
         ColumnValue::Text(&profile.images.0),
         ColumnValue::Jsonb(offer.metadata),
         text.map_or(ColumnValue::Null, ColumnValue::Text),
-        if let Measured::Boolean(value) = offer.value { ColumnValue::Boolean(value) } else { ColumnValue::Null },
+        if let Measured::Boolean(value) = offer.value {
+            ColumnValue::Boolean(value)
+        } else {
+            ColumnValue::Null
+        },
         if let Measured::Json(value) = offer.value { ColumnValue::Jsonb(value) } else { ColumnValue::Null },
     ]
 }
@@ -236,9 +247,17 @@ fn push(
     columns.is_onset.push(reading.is_onset);
     columns.anomaly_score.push(reading.score);
     columns.metadata.push(offer.metadata.to_text());
-    columns.text_value.push(if let Measured::Text(text) = offer.value { Some(text.to_owned()) } else { None });
+    columns.text_value.push(if let Measured::Text(text) = offer.value {
+        Some(text.to_owned())
+    } else {
+        None
+    });
     columns.boolean_value.push(if let Measured::Boolean(value) = offer.value { Some(value) } else { None });
-    columns.json_value.push(if let Measured::Json(value) = offer.value { Some(value.to_text()) } else { None });
+    columns.json_value.push(if let Measured::Json(value) = offer.value {
+        Some(value.to_text())
+    } else {
+        None
+    });
 }
 
 fn neither_stored_nor_found(profile: &Profile, reading: &Judged) -> IotError {

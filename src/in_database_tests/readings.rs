@@ -80,8 +80,8 @@ mod tests {
         assert_eq!(stored(), 2);
         assert_eq!(
             rejected(),
-            "unknown_sensor 42704, not_finite 22003, too_old 22008, too_new 22008, null 22004, null 22004, \
-             not_a_number 0A000"
+            "missing_sensor 22004, missing_value 22004, ambiguous_value 22023, unknown_sensor 42704, not_finite 22003, \
+             too_old 22008, too_new 22008"
         );
         let first: String =
             one("SELECT concat_ws('|', sensor_id, device_id IS NULL, measurement_value, message,
@@ -95,7 +95,7 @@ mod tests {
             )
         );
         let other: String = one("SELECT concat_ws('|', device_id, reading ->> 'text_value', reading ->> 'boolean_value',
-                             reading -> 'json_value') FROM iot.rejected_readings WHERE reason = 'not_a_number'");
+                             reading -> 'json_value') FROM iot.rejected_readings WHERE reason = 'ambiguous_value'");
         assert_eq!(other, format!("{device}|open|true|[1]"));
         let not_finite: String =
             one("SELECT (reading ->> 'measurement_value') || measurement_value FROM iot.rejected_readings
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(
             rejected(),
             "malformed 22P02, malformed 22P02, malformed 22007, malformed 22008, malformed 22P02, malformed 22003, \
-             malformed 22P02, malformed 22P05, malformed 54001, malformed 22P02, null 22004"
+             malformed 22P02, malformed 22P05, malformed 54001, malformed 22P02, missing_value 22004"
         );
         let kept: String = one("SELECT concat_ws('|', sensor_id IS NULL, measurement_timestamp = now(), measurement_value,
                              reading ->> 'sensor_id', message) FROM iot.rejected_readings ORDER BY rejection_id LIMIT 1");
@@ -358,7 +358,7 @@ mod tests {
         );
         Spi::run("ALTER FOREIGN TABLE iot.readings DROP COLUMN battery, DROP COLUMN text_value").unwrap();
         Spi::run("INSERT INTO iot.readings (sensor_id, json_value) VALUES (NULL, '1')").unwrap();
-        assert_eq!(rejected(), "not_a_number 0A000");
+        assert_eq!(rejected(), "missing_sensor 22004");
         Spi::run("ALTER FOREIGN TABLE iot.readings ALTER COLUMN measurement_value TYPE real").unwrap();
         assert_fails(
             "INSERT INTO iot.readings (sensor_id) VALUES (NULL)",

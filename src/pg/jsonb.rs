@@ -45,9 +45,9 @@ impl Jsonb<'_> {
     /// Whether it is `{}`: a root container with no members.
     pub fn is_empty_object(&self) -> bool {
         const IS_OBJECT: u32 = 0x2000_0000;
-        self.image().last_chunk::<4>().is_some_and(|header| {
-            self.image().len() == 8 && u32::from_ne_bytes(*header) == IS_OBJECT
-        })
+        self.image()
+            .last_chunk::<4>()
+            .is_some_and(|header| self.image().len() == 8 && u32::from_ne_bytes(*header) == IS_OBJECT)
     }
 
     /// A copy that outlives the call.

@@ -1,0 +1,51 @@
+//! Readings as the roads hand them over.
+
+use iot_core::time::Timestamp;
+
+use crate::pg::jsonb::Jsonb;
+
+/// A reading as offered.
+#[derive(Clone, Copy)]
+pub struct Offered<'a> {
+    /// `iot.sensors.sensor_id`.
+    pub sensor_id: [u8; 16],
+    /// When it was measured; nothing means now, and then it is never a duplicate.
+    pub measured_at: Option<Timestamp>,
+    /// What was measured.
+    pub value: Measured<'a>,
+    /// What the device said beside it.
+    pub metadata: Jsonb<'a>,
+}
+
+/// What was measured: a number, or what else the sensor declares.
+#[derive(Clone, Copy)]
+pub enum Measured<'a> {
+    /// As the device sent it, before calibration.
+    Number(f64),
+    /// `text_value`.
+    Text(&'a str),
+    /// `boolean_value`.
+    Boolean(bool),
+    /// `json_value`.
+    Json(Jsonb<'a>),
+}
+
+impl Measured<'_> {
+    /// The number, if it is one.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Self::Number(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// Name of its type, as in `sensors.value_type`.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Number(_) => "numeric",
+            Self::Text(_) => "text",
+            Self::Boolean(_) => "boolean",
+            Self::Json(_) => "json",
+        }
+    }
+}
