@@ -23,6 +23,14 @@ pub struct Jsonb<'call> {
 }
 
 impl Jsonb<'_> {
+    /// The value at `varlena`.
+    ///
+    /// # Safety
+    /// It is a plain `jsonb` with a four-byte header that lives as long as the result.
+    pub(super) unsafe fn from_plain(varlena: *const pg_sys::varlena) -> Self {
+        Self { varlena: varlena.cast_mut(), memory: PhantomData }
+    }
+
     /// The binary image with its length header: equal images are equal values, so it can key a cache.
     pub fn image(&self) -> &[u8] {
         // SAFETY: `varlena` is detoasted and lives as long as `self` borrows it; its header holds its size.
@@ -53,6 +61,11 @@ impl Jsonb<'_> {
     /// A copy that outlives the call.
     pub fn to_image(self) -> JsonbImage {
         JsonbImage::copy_of(self.image())
+    }
+
+    /// The binary image without the length header, as `iot_core::jsonb` reads it.
+    pub fn body(&self) -> &[u8] {
+        &self.image()[size_of::<u32>()..]
     }
 
     /// The value as serde sees it. For rules and calibrations when they are compiled, not for readings.
@@ -144,6 +157,31 @@ impl JsonbImage {
     /// Size in bytes.
     pub fn size(&self) -> usize {
         size_of_val(&*self.0)
+    }
+
+    /// The value whose binary image without the length header is `body`.
+    pub fn from_body(body: &[u8]) -> Self {
+        let mut image = Vec::with_capacity(size_of::<u32>() + body.len());
+        // The four-byte header of an uncompressed value holds its whole length in bytes, shifted.
+        let length = (size_of::<u32>() + body.len()) as u32;
+        let header = if cfg!(target_endian = "little") { length << 2 } else { length };
+        image.extend_from_slice(&header.to_ne_bytes());
+        image.extend_from_slice(body);
+        Self::copy_of(&image)
+    }
+
+    /// Compiles JSON text.
+    ///
+    /// # Errors
+    /// 22P05 for a text with a NUL character. What is no JSON raises 22P02.
+    pub fn from_json_text(text: &str) -> IotResult<Self> {
+        let text = CString::new(text).map_err(|_| {
+            IotError::new(
+                PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
+                "jsonb value contains a NUL character",
+            )
+        })?;
+        Ok(Self::from_text(&text))
     }
 
     /// This value as an argument.
