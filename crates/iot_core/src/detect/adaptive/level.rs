@@ -1,0 +1,105 @@
+//! Experts: is a moving mean where moving means have been?
+
+use crate::detect::{MAGNITUDE, MAXIMUM_VARIANCE, resolution};
+use crate::detect::bytes::{Reader, Writer};
+use super::constants::AdaptiveConstants;
+
+/// Most readings a moving mean can span.
+pub(super) const RING: usize = 64;
+
+/// The last readings.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Recent {
+    values: [f64; RING],
+    /// Readings ever seen; the newest is at this modulo [`RING`], minus one.
+    count: u32,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { values: [0.0; RING], count: 0 }
+    }
+}
+
+impl Recent {
+    pub(super) const ENCODED_LEN: usize = RING * 8 + 4;
+
+    /// Mean of `value` and the `window` − 1 readings before it; `None` when there are fewer.
+    pub(super) fn mean_with(&self, value: f64, window: usize) -> Option<f64> {
+        if (self.count as usize) < window - 1 {
+            return None;
+        }
+        let mut sum = value;
+        for back in 1..window {
+            sum += self.values[(self.count as usize).wrapping_sub(back) % RING];
+        }
+        Some(sum / window as f64)
+    }
+
+    pub(super) fn push(&mut self, value: f64) {
+        self.values[self.count as usize % RING] = value;
+        self.count += 1;
+        if self.count == u32::MAX {
+            // Far more than a ring; the same place in it.
+            self.count = u32::MAX / 2;
+        }
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        self.values.iter().for_each(|value| writer.f64(*value));
+        writer.u32(self.count);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let mut recent = Self::default();
+        for value in &mut recent.values {
+            *value = reader.number(MAGNITUDE)?;
+        }
+        recent.count = reader.u32()?.min(u32::MAX - 1);
+        Some(recent)
+    }
+}
+
+/// Exponentially weighted mean and variance of a moving mean.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Level {
+    mean: f64,
+    variance: f64,
+    count: u32,
+}
+
+impl Level {
+    pub(super) const ENCODED_LEN: usize = 20;
+
+    /// Distance of a moving mean over `window` readings from its past, in standard deviations; `None` when too
+    /// little is known.
+    pub(super) fn distance(&self, moving_mean: f64, window: usize) -> Option<f64> {
+        if (self.count as usize) < 2 * window {
+            return None;
+        }
+        Some((moving_mean - self.mean).abs() / (self.variance.sqrt() + resolution(moving_mean)))
+    }
+
+    /// Finch, "Incremental calculation of weighted mean and variance" (2009).
+    pub(super) fn update(&mut self, constants: &AdaptiveConstants, moving_mean: f64) {
+        self.count = self.count.saturating_add(1);
+        let gain = (1.0 / f64::from(self.count)).max(1.0 / constants.level_memory);
+        let deviation = moving_mean - self.mean;
+        self.mean += gain * deviation;
+        self.variance = (1.0 - gain) * (self.variance + gain * deviation * deviation);
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        writer.f64(self.mean);
+        writer.f64(self.variance);
+        writer.u32(self.count);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            mean: reader.number(MAGNITUDE)?,
+            variance: reader.not_negative(MAXIMUM_VARIANCE)?,
+            count: reader.u32()?,
+        })
+    }
+}

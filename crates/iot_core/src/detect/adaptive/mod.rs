@@ -1,0 +1,125 @@
+//! The adaptive detector: slow experts that complement each other, each calibrated to its own past.
+//!
+//! Three experts measure how far a reading lies from what is usual: at this hour of the day ([`season`]), and
+//! for a short and a long moving mean ([`level`]). Each distance becomes a probability by the distances the same
+//! expert has seen before ([`calibrator`]), so that a sensor that is erratic by nature is not anomalous all the
+//! time. What each expert finds more surprising than usual adds up; many episodes in a row raise the limit.
+
+mod calibrator;
+mod constants;
+mod level;
+mod season;
+
+pub use constants::AdaptiveConstants;
+
+use super::bytes::{Reader, Writer};
+use super::calibration::log_distance;
+use crate::time::Timestamp;
+use calibrator::Calibrator;
+use level::{Level, Recent};
+use season::Season;
+
+/// Number of experts: the season, and two moving means.
+const EXPERTS: usize = 3;
+
+/// State of the adaptive detector of one sensor.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Adaptive {
+    season: Season,
+    recent: Recent,
+    levels: [Level; EXPERTS - 1],
+    calibrators: [Calibrator; EXPERTS],
+    /// Episodes of late, fading.
+    habituation: f64,
+}
+
+/// What the experts say of a reading.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluation {
+    /// The two moving means with the reading in them.
+    moving_means: [Option<f64>; EXPERTS - 1],
+    /// Logarithm of each expert's distance; `None` when it is silent.
+    logarithms: [Option<f64>; EXPERTS],
+    /// In sigma equivalents.
+    pub score: f64,
+}
+
+impl Adaptive {
+    /// Bytes of the encoded state.
+    pub(super) const ENCODED_LEN: usize = Season::ENCODED_LEN
+        + Recent::ENCODED_LEN
+        + (EXPERTS - 1) * Level::ENCODED_LEN
+        + EXPERTS * Calibrator::ENCODED_LEN
+        + 8;
+
+    /// Scores a reading without taking note of it.
+    pub fn evaluate(&self, constants: &AdaptiveConstants, at: Timestamp, value: f64) -> Evaluation {
+        let windows = constants.windows();
+        let moving_means = windows.map(|window| self.recent.mean_with(value, window));
+        let mut distances = [self.season.distance(constants, at, value), None, None];
+        for (expert, (level, window)) in self.levels.iter().zip(windows).enumerate() {
+            distances[expert + 1] = moving_means[expert].and_then(|mean| level.distance(mean, window));
+        }
+        let logarithms = distances.map(|distance| distance.map(log_distance));
+        let sum: f64 = (self.calibrators.iter().zip(logarithms))
+            .filter_map(|(calibrator, logarithm)| Some(calibrator.surprise(constants, logarithm?)))
+            .map(|surprise| (surprise - constants.usual_surprise).max(0.0))
+            .sum();
+        let limit = constants.limit * (1.0 + constants.habituation * self.habituation);
+        Evaluation { moving_means, logarithms, score: sigma_equivalent(sum / (sum + limit)) }
+    }
+
+    /// Takes note of a reading that was evaluated against this very state.
+    pub fn update(
+        &mut self,
+        constants: &AdaptiveConstants,
+        at: Timestamp,
+        value: f64,
+        evaluation: &Evaluation,
+    ) {
+        self.season.update(constants, at, value);
+        self.recent.push(value);
+        for (level, moving_mean) in self.levels.iter_mut().zip(evaluation.moving_means) {
+            if let Some(moving_mean) = moving_mean {
+                level.update(constants, moving_mean);
+            }
+        }
+        let decay = (-1.0 / constants.row_half_life).exp2() as f32;
+        for (calibrator, logarithm) in self.calibrators.iter_mut().zip(evaluation.logarithms) {
+            if let Some(logarithm) = logarithm {
+                calibrator.update(constants, decay, logarithm);
+            }
+        }
+        self.habituation *= (-1.0 / constants.habituation_memory).exp();
+    }
+
+    /// Takes note of an onset.
+    pub fn start_episode(&mut self) {
+        self.habituation += 1.0;
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>) {
+        self.season.write(writer);
+        self.recent.write(writer);
+        self.levels.iter().for_each(|level| level.write(writer));
+        self.calibrators.iter().for_each(|calibrator| calibrator.write(writer));
+        writer.f64(self.habituation);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            season: Season::read(reader)?,
+            recent: Recent::read(reader)?,
+            levels: [Level::read(reader)?, Level::read(reader)?],
+            calibrators: [Calibrator::read(reader)?, Calibrator::read(reader)?, Calibrator::read(reader)?],
+            habituation: reader.not_negative(1e9)?,
+        })
+    }
+}
+
+/// Sigma equivalents of a sum of surprises S against its limit θ, given as S/(S + θ).
+///
+/// Two straight lines: 0 at 0, 3 at one half, 5 at 1. So more than 3 sigma is a sum above its limit.
+fn sigma_equivalent(share: f64) -> f64 {
+    if share <= 0.5 { 6.0 * share } else { 1.0 + 4.0 * share }
+}
