@@ -53,7 +53,7 @@ impl Ewma {
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         Some(Self {
-            mean: reader.number(MAGNITUDE)?,
+            mean: reader.number(2.0 * MAGNITUDE)?,
             variance: reader.not_negative(MAXIMUM_VARIANCE)?,
             count: reader.u32()?,
             surprise: Surprise::read(reader)?,

@@ -14,6 +14,7 @@ mod sigma;
 mod state;
 mod surprise;
 mod window;
+mod zscore;
 
 pub use adaptive::AdaptiveConstants;
 pub use episode::{Episode, Refractory};
@@ -24,12 +25,13 @@ pub use state::DetectorState;
 pub use window::{
     ANOMALY_LIMIT, AnomalyScore, MAXIMUM_SCORE, SUB_BUCKET, WINDOW, WindowStatistics, score, window_start,
 };
+pub use zscore::{WindowCursor, WindowDelta, ZscoreWindow};
 
 /// Values beyond this magnitude count as this large, so that their squares stay finite.
 const MAGNITUDE: f64 = 1e150;
 
 /// No readings within the magnitude vary more.
-const MAXIMUM_VARIANCE: f64 = 8.0 * MAGNITUDE * MAGNITUDE;
+const MAXIMUM_VARIANCE: f64 = 16.0 * MAGNITUDE * MAGNITUDE;
 
 /// Smallest deviation that is told apart at this value: rounding noise stays below.
 fn resolution(value: f64) -> f64 {

@@ -81,7 +81,7 @@ impl Robust {
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let mut robust = Self::default();
         for value in &mut robust.values {
-            *value = reader.number(MAGNITUDE)?;
+            *value = reader.number(2.0 * MAGNITUDE)?;
         }
         (robust.count, robust.next) = (reader.u32()? as usize, reader.u32()? as usize);
         let is_possible = match robust.count {

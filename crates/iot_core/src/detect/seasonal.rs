@@ -40,7 +40,7 @@ impl Slot {
     }
 
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        Some(Self { mean: reader.number(MAGNITUDE)?, hours: reader.u32()? })
+        Some(Self { mean: reader.number(2.0 * MAGNITUDE)?, hours: reader.u32()? })
     }
 }
 
@@ -169,7 +169,7 @@ impl Seasonal {
         seasonal.variance = reader.not_negative(MAXIMUM_VARIANCE)?;
         seasonal.residuals = reader.u32()?;
         seasonal.hour = reader.timestamp()?.0;
-        seasonal.mean = reader.number(MAGNITUDE)?;
+        seasonal.mean = reader.number(2.0 * MAGNITUDE)?;
         seasonal.readings = reader.u32()?;
         seasonal.surprise = Surprise::read(reader)?;
         Some(seasonal)

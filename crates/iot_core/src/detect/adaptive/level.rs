@@ -53,7 +53,7 @@ impl Recent {
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let mut recent = Self::default();
         for value in &mut recent.values {
-            *value = reader.number(MAGNITUDE)?;
+            *value = reader.number(2.0 * MAGNITUDE)?;
         }
         recent.count = reader.u32()?.min(u32::MAX - 1);
         Some(recent)
@@ -97,7 +97,7 @@ impl Level {
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         Some(Self {
-            mean: reader.number(MAGNITUDE)?,
+            mean: reader.number(2.0 * MAGNITUDE)?,
             variance: reader.not_negative(MAXIMUM_VARIANCE)?,
             count: reader.u32()?,
         })

@@ -72,7 +72,7 @@ impl Season {
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let mut season = Self::default();
         for slot in &mut season.slots {
-            slot.mean = reader.number(MAGNITUDE)?;
+            slot.mean = reader.number(2.0 * MAGNITUDE)?;
             slot.variance = reader.not_negative(MAXIMUM_VARIANCE)?;
             slot.count = reader.u32()?;
         }
