@@ -55,8 +55,7 @@ pub struct Verdict {
 
 impl Verdict {
     /// Nothing to say yet.
-    pub(super) const LEARNING: Self =
-        Self { score: 0.0, is_anomaly: false, is_onset: false, learning: true };
+    pub(super) const LEARNING: Self = Self { score: 0.0, is_anomaly: false, is_onset: false, learning: true };
 
     /// The verdict for a score, apart from the episode.
     pub(super) fn of_score(score: f64) -> Self {

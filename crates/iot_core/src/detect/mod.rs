@@ -1,4 +1,8 @@
-//! Anomaly detection: how far a reading lies from the sensor's last 24 hours, in standard deviations.
+//! Anomaly detection: how unusual a reading is for its sensor.
+//!
+//! The plain rule counts standard deviations from the mean of the last 24 hours ([`score`]; in fixed space with
+//! [`ZscoreWindow`]). The other detectors keep a [`DetectorState`]. All of them look at a reading before they
+//! learn from it, keep a state of fixed size, and report an episode of anomalous readings once ([`Episode`]).
 
 mod adaptive;
 mod bytes;
@@ -20,7 +24,7 @@ pub use adaptive::AdaptiveConstants;
 pub use episode::{Episode, Refractory};
 pub use kind::{DetectorKind, Verdict};
 pub use moments::Moments;
-pub use series::score_series_with;
+pub use series::{observe_zscore, score_series, score_series_with};
 pub use state::DetectorState;
 pub use window::{
     ANOMALY_LIMIT, AnomalyScore, MAXIMUM_SCORE, SUB_BUCKET, WINDOW, WindowStatistics, score, window_start,

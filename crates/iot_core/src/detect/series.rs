@@ -1,19 +1,73 @@
 //! A whole series of readings through a detector.
 
-use super::{AdaptiveConstants, DetectorKind, DetectorState, Verdict};
+use super::state::LEARNING;
+use super::{AdaptiveConstants, DetectorKind, DetectorState, Episode, Verdict, WindowCursor, ZscoreWindow};
 use crate::time::Timestamp;
 
-/// TODO
+/// Any detector, with the state it needs.
+// The largest is used most, and there is one of them per series.
+#[allow(clippy::large_enum_variant)]
+enum Detector {
+    Zscore { window: ZscoreWindow, cursor: WindowCursor, episode: Episode },
+    Stateful(DetectorState),
+}
+
+impl Detector {
+    fn new(kind: DetectorKind) -> Self {
+        match DetectorState::new(kind) {
+            Some(state) => Self::Stateful(state),
+            None => Self::Zscore {
+                window: ZscoreWindow::new(),
+                cursor: WindowCursor::new(),
+                episode: Episode::default(),
+            },
+        }
+    }
+
+    fn observe(&mut self, constants: &AdaptiveConstants, at: Timestamp, value: f64) -> Verdict {
+        match self {
+            Self::Zscore { window, cursor, episode } => observe_zscore(window, cursor, episode, at, value),
+            Self::Stateful(state) => state.observe_with(constants, at, value),
+        }
+    }
+}
+
+/// The next reading through the 24-hour rule: scores it, then adds it to the window. A reading older than the
+/// newest takes its place in the window, but starts no episode.
+pub fn observe_zscore(
+    window: &mut ZscoreWindow,
+    cursor: &mut WindowCursor,
+    episode: &mut Episode,
+    at: Timestamp,
+    value: f64,
+) -> Verdict {
+    let is_late = at < window.high_water();
+    window.advance(at);
+    let statistics = cursor.statistics(window);
+    let found = super::score(value, &statistics);
+    cursor.add(window, at, value);
+    Verdict {
+        score: found.score,
+        is_anomaly: found.is_anomaly,
+        is_onset: !is_late && episode.observe(at, found.is_anomaly),
+        learning: statistics.count < u64::from(LEARNING),
+    }
+}
+
+/// Scores a series, reading by reading, each by what came before it. Values must be finite.
+pub fn score_series(
+    kind: DetectorKind,
+    readings: impl IntoIterator<Item = (Timestamp, f64)>,
+) -> impl Iterator<Item = (Timestamp, f64, Verdict)> {
+    score_series_with(&AdaptiveConstants::DEFAULT, kind, readings)
+}
+
+/// As [`score_series`], with other constants of the adaptive detector: for tuning it.
 pub fn score_series_with(
     constants: &AdaptiveConstants,
     kind: DetectorKind,
-    timestamps: &[Timestamp],
-    values: &[f64],
-) -> Vec<Verdict> {
-    let mut state = DetectorState::new(kind);
-    timestamps
-        .iter()
-        .zip(values)
-        .map(|(at, value)| state.as_mut().map(|s| s.observe_with(constants, *at, *value)).unwrap_or_default())
-        .collect()
+    readings: impl IntoIterator<Item = (Timestamp, f64)>,
+) -> impl Iterator<Item = (Timestamp, f64, Verdict)> {
+    let mut detector = Detector::new(kind);
+    readings.into_iter().map(move |(at, value)| (at, value, detector.observe(constants, at, value)))
 }

@@ -1,8 +1,8 @@
 //! Experts: is a moving mean where moving means have been?
 
-use crate::detect::{MAGNITUDE, MAXIMUM_VARIANCE, resolution};
-use crate::detect::bytes::{Reader, Writer};
 use super::constants::AdaptiveConstants;
+use crate::detect::bytes::{Reader, Writer};
+use crate::detect::{MAGNITUDE, MAXIMUM_VARIANCE, resolution};
 
 /// Most readings a moving mean can span.
 pub(super) const RING: usize = 64;

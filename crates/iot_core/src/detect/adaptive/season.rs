@@ -1,9 +1,9 @@
 //! Expert: what is usual at this hour of the day.
 
-use crate::detect::{MAGNITUDE, MAXIMUM_VARIANCE, resolution};
-use crate::detect::bytes::{Reader, Writer};
-use crate::time::{MICROS_PER_HOUR, Timestamp};
 use super::constants::AdaptiveConstants;
+use crate::detect::bytes::{Reader, Writer};
+use crate::detect::{MAGNITUDE, MAXIMUM_VARIANCE, resolution};
+use crate::time::{MICROS_PER_HOUR, Timestamp};
 
 /// Hours of the day.
 const SLOTS: usize = 24;
