@@ -5,11 +5,11 @@ use super::surprise::Surprise;
 use super::{MAGNITUDE, MAXIMUM_VARIANCE, resolution};
 
 /// Weight of the newest reading.
-const GAIN: f64 = 0.02;
+const GAIN: f64 = 0.01;
 /// Readings before the variance means anything.
 const SILENT: u32 = 10;
 
-/// Exponentially weighted mean and variance, with the gain max(1/n, 0.02): the plain mean at first, so that the
+/// Exponentially weighted mean and variance, with the gain max(1/n, 0.01): the plain mean at first, so that the
 /// first reading does not weigh more than the others.
 ///
 /// The recursion is from Finch, "Incremental calculation of weighted mean and variance" (2009).

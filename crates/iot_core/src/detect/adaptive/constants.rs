@@ -41,15 +41,17 @@ constants! {
     /// Share of the hour's own variance in the variance expected of a residual; the rest is that of all hours.
     slot_variance_share = 0.5;
     /// Readings in the short moving mean.
-    short_window = 12.0;
+    short_window = 10.0;
     /// Readings in the long moving mean.
     long_window = 48.0;
-    /// Memory of the mean and variance of the moving means.
+    /// Readings over which the roughness is taken.
+    roughness_window = 16.0;
+    /// Memory of the mean and variance of the moving means and of the roughness.
     level_memory = 2000.0;
     /// Half-life of a distance in the histogram of readings.
     row_half_life = 4000.0;
     /// Readings of which only the greatest distance enters the histogram of blocks, so that a burst counts once.
-    block_length = 100.0;
+    block_length = 70.0;
     /// Upper share of the readings' distances whose probabilities follow a power law.
     row_tail = 0.02;
     /// The same of the blocks' distances.
@@ -61,7 +63,7 @@ constants! {
     /// Surprise of one expert, in decimal digits, that is not unusual and does not add up.
     usual_surprise = 1.0;
     /// Sum of surprises, in decimal digits, that is an anomaly.
-    limit = 4.2;
+    limit = 4.1;
     /// How much each recent episode raises the limit, as a share of it.
     habituation = 0.1;
     /// Memory of the number of recent episodes.
@@ -71,13 +73,14 @@ constants! {
     /// Readings that cannot while `refractory_hours` have not passed.
     refractory_readings_maximum = 200.0;
     /// See `refractory_readings_maximum`.
-    refractory_hours = 18.0;
+    refractory_hours = 12.0;
 }
 
 impl AdaptiveConstants {
-    /// Lengths of the moving means, within the ring of readings.
-    pub(super) fn windows(&self) -> [usize; 2] {
-        [self.short_window, self.long_window].map(|window| (window.round() as usize).clamp(1, RING))
+    /// Lengths of the moving means and of the roughness, within the ring of readings.
+    pub(super) fn windows(&self) -> [usize; 3] {
+        [self.short_window, self.long_window, self.roughness_window]
+            .map(|window| (window.round() as usize).clamp(1, RING))
     }
 
     pub(in crate::detect) fn refractory(&self) -> Refractory {

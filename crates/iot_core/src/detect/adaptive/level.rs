@@ -1,11 +1,13 @@
-//! Experts: is a moving mean where moving means have been?
+//! Experts: is a moving mean, or the roughness, where it has been?
 
 use super::constants::AdaptiveConstants;
 use crate::detect::bytes::{Reader, Writer};
 use crate::detect::{MAGNITUDE, MAXIMUM_VARIANCE, resolution};
 
-/// Most readings a moving mean can span.
+/// Most readings a moving mean or the roughness can span.
 pub(super) const RING: usize = 64;
+/// Changes below this share of the readings themselves are no roughness.
+const SMOOTHEST: f64 = 1e-6;
 
 /// The last readings.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,9 +33,32 @@ impl Recent {
         }
         let mut sum = value;
         for back in 1..window {
-            sum += self.values[(self.count as usize).wrapping_sub(back) % RING];
+            sum += self.back(back);
         }
         Some(sum / window as f64)
+    }
+
+    /// Logarithm of the mean absolute change from reading to reading over the last `window` readings, `value` being
+    /// the newest; `None` when there are fewer.
+    ///
+    /// It falls when a sensor gets stuck, and rises when one turns noisy: neither moves a mean.
+    pub(super) fn roughness_with(&self, value: f64, window: usize) -> Option<f64> {
+        if (self.count as usize) < window {
+            return None;
+        }
+        let (mut sum, mut next) = (0.0, value);
+        for back in 1..window {
+            let before = self.back(back);
+            sum += (next - before).abs();
+            next = before;
+        }
+        let floor = SMOOTHEST * (1e-3 + value.abs().max(next.abs()));
+        Some((sum / window as f64 + floor).ln())
+    }
+
+    /// The reading `back` places before the one to come.
+    fn back(&self, back: usize) -> f64 {
+        self.values[(self.count as usize).wrapping_sub(back) % RING]
     }
 
     pub(super) fn push(&mut self, value: f64) {
@@ -60,7 +85,7 @@ impl Recent {
     }
 }
 
-/// Exponentially weighted mean and variance of a moving mean.
+/// Exponentially weighted mean and variance of a moving mean, or of the roughness.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Level {
     mean: f64,
@@ -71,20 +96,20 @@ pub(super) struct Level {
 impl Level {
     pub(super) const ENCODED_LEN: usize = 20;
 
-    /// Distance of a moving mean over `window` readings from its past, in standard deviations; `None` when too
+    /// Distance of a feature over `window` readings from its past, in standard deviations; `None` when too
     /// little is known.
-    pub(super) fn distance(&self, moving_mean: f64, window: usize) -> Option<f64> {
+    pub(super) fn distance(&self, feature: f64, window: usize) -> Option<f64> {
         if (self.count as usize) < 2 * window {
             return None;
         }
-        Some((moving_mean - self.mean).abs() / (self.variance.sqrt() + resolution(moving_mean)))
+        Some((feature - self.mean).abs() / (self.variance.sqrt() + resolution(feature)))
     }
 
     /// Finch, "Incremental calculation of weighted mean and variance" (2009).
-    pub(super) fn update(&mut self, constants: &AdaptiveConstants, moving_mean: f64) {
+    pub(super) fn update(&mut self, constants: &AdaptiveConstants, feature: f64) {
         self.count = self.count.saturating_add(1);
         let gain = (1.0 / f64::from(self.count)).max(1.0 / constants.level_memory);
-        let deviation = moving_mean - self.mean;
+        let deviation = feature - self.mean;
         self.mean += gain * deviation;
         self.variance = (1.0 - gain) * (self.variance + gain * deviation * deviation);
     }

@@ -1,7 +1,7 @@
 //! The adaptive detector: slow experts that complement each other, each calibrated to its own past.
 //!
-//! Three experts measure how far a reading lies from what is usual: at this hour of the day ([`season`]), and
-//! for a short and a long moving mean ([`level`]). Each distance becomes a probability by the distances the same
+//! Four experts measure how far a reading lies from what is usual: at this hour of the day ([`season`]), for a
+//! short and a long moving mean, and for the roughness of the readings ([`level`]). Each distance becomes a probability by the distances the same
 //! expert has seen before ([`calibrator`]), so that a sensor that is erratic by nature is not anomalous all the
 //! time. What each expert finds more surprising than usual adds up; many episodes in a row raise the limit.
 
@@ -19,8 +19,8 @@ use calibrator::Calibrator;
 use level::{Level, Recent};
 use season::Season;
 
-/// Number of experts: the season, and two moving means.
-const EXPERTS: usize = 3;
+/// Number of experts: the season, two moving means, and the roughness.
+const EXPERTS: usize = 4;
 
 /// State of the adaptive detector of one sensor.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,8 +36,8 @@ pub struct Adaptive {
 /// What the experts say of a reading.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluation {
-    /// The two moving means with the reading in them.
-    moving_means: [Option<f64>; EXPERTS - 1],
+    /// The two moving means and the roughness, with the reading in them.
+    features: [Option<f64>; EXPERTS - 1],
     /// Logarithm of each expert's distance; `None` when it is silent.
     logarithms: [Option<f64>; EXPERTS],
     /// In sigma equivalents.
@@ -55,10 +55,15 @@ impl Adaptive {
     /// Scores a reading without taking note of it.
     pub fn evaluate(&self, constants: &AdaptiveConstants, at: Timestamp, value: f64) -> Evaluation {
         let windows = constants.windows();
-        let moving_means = windows.map(|window| self.recent.mean_with(value, window));
-        let mut distances = [self.season.distance(constants, at, value), None, None];
+        let [short, long, rough] = windows;
+        let features = [
+            self.recent.mean_with(value, short),
+            self.recent.mean_with(value, long),
+            self.recent.roughness_with(value, rough),
+        ];
+        let mut distances = [self.season.distance(constants, at, value), None, None, None];
         for (expert, (level, window)) in self.levels.iter().zip(windows).enumerate() {
-            distances[expert + 1] = moving_means[expert].and_then(|mean| level.distance(mean, window));
+            distances[expert + 1] = features[expert].and_then(|feature| level.distance(feature, window));
         }
         let logarithms = distances.map(|distance| distance.map(log_distance));
         let sum: f64 = (self.calibrators.iter().zip(logarithms))
@@ -66,7 +71,7 @@ impl Adaptive {
             .map(|surprise| (surprise - constants.usual_surprise).max(0.0))
             .sum();
         let limit = constants.limit * (1.0 + constants.habituation * self.habituation);
-        Evaluation { moving_means, logarithms, score: sigma_equivalent(sum / (sum + limit)) }
+        Evaluation { features, logarithms, score: sigma_equivalent(sum / (sum + limit)) }
     }
 
     /// Takes note of a reading that was evaluated against this very state.
@@ -79,9 +84,9 @@ impl Adaptive {
     ) {
         self.season.update(constants, at, value);
         self.recent.push(value);
-        for (level, moving_mean) in self.levels.iter_mut().zip(evaluation.moving_means) {
-            if let Some(moving_mean) = moving_mean {
-                level.update(constants, moving_mean);
+        for (level, feature) in self.levels.iter_mut().zip(evaluation.features) {
+            if let Some(feature) = feature {
+                level.update(constants, feature);
             }
         }
         let decay = (-1.0 / constants.row_half_life).exp2() as f32;
@@ -110,8 +115,13 @@ impl Adaptive {
         Some(Self {
             season: Season::read(reader)?,
             recent: Recent::read(reader)?,
-            levels: [Level::read(reader)?, Level::read(reader)?],
-            calibrators: [Calibrator::read(reader)?, Calibrator::read(reader)?, Calibrator::read(reader)?],
+            levels: [Level::read(reader)?, Level::read(reader)?, Level::read(reader)?],
+            calibrators: [
+                Calibrator::read(reader)?,
+                Calibrator::read(reader)?,
+                Calibrator::read(reader)?,
+                Calibrator::read(reader)?,
+            ],
             habituation: reader.not_negative(1e9)?,
         })
     }
