@@ -1,5 +1,7 @@
 //! Laws of all streaming detectors.
 
+#![allow(clippy::unwrap_used)]
+
 use iot_core::detect::{
     ANOMALY_LIMIT, DetectorKind, DetectorState, MAXIMUM_SCORE, Verdict, ZscoreWindow, score_series,
 };

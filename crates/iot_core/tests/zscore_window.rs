@@ -1,5 +1,7 @@
 //! The window in fixed space against the readings themselves.
 
+#![allow(clippy::unwrap_used)]
+
 use iot_core::detect::{
     AnomalyScore, Moments, SUB_BUCKET, WindowCursor, WindowDelta, WindowStatistics, ZscoreWindow, score,
     window_start,

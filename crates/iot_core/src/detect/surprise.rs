@@ -5,7 +5,7 @@ use super::calibration::{Histogram, Tail, log_distance};
 use super::sigma::sigma_equivalent;
 
 /// Weight of a distance after the next one: a half-life of 4,000 readings.
-const DECAY: f32 = 0.999_826_73;
+const DECAY: f32 = 0.999_826_7;
 /// The power law starts at the greatest 2 % of the distances.
 const TAIL: Tail = Tail { share: 0.02, minimum: 5.0, maximum_exponent: 8.0 };
 

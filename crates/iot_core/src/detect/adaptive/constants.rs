@@ -45,7 +45,7 @@ constants! {
     /// Readings in the long moving mean.
     long_window = 48.0;
     /// Readings over which the roughness is taken.
-    roughness_window = 16.0;
+    roughness_window = 10.0;
     /// Memory of the mean and variance of the moving means and of the roughness.
     level_memory = 2000.0;
     /// Half-life of a distance in the histogram of readings.
@@ -63,7 +63,7 @@ constants! {
     /// Surprise of one expert, in decimal digits, that is not unusual and does not add up.
     usual_surprise = 1.0;
     /// Sum of surprises, in decimal digits, that is an anomaly.
-    limit = 4.1;
+    limit = 4.2;
     /// How much each recent episode raises the limit, as a share of it.
     habituation = 0.1;
     /// Memory of the number of recent episodes.
