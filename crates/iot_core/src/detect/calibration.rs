@@ -119,3 +119,68 @@ impl Histogram {
         Some(histogram)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAIL: Tail = Tail { share: 0.02, minimum: 5.0, maximum_exponent: 8.0 };
+
+    /// One distance in the middle of each of the lowest `bins` bins, `each` times.
+    fn uniform(bins: usize, each: u32) -> Histogram {
+        let mut histogram = Histogram::default();
+        for bin in 0..bins {
+            (0..each).for_each(|_| histogram.add(Histogram::lower_edge(bin) + 0.125, 1.0));
+        }
+        histogram
+    }
+
+    #[test]
+    fn nothing_seen_surprises_little() {
+        let surprise = Histogram::default().surprise(HIGHEST, &TAIL);
+        assert!((surprise - 0.5_f64.log10().abs()).abs() < 1e-12, "{surprise}");
+    }
+
+    #[test]
+    fn the_body_is_the_share_of_larger_distances() {
+        let histogram = uniform(50, 10);
+        // 25 bins of 10 lie above the lower edge of bin 25.
+        let surprise = histogram.surprise(Histogram::lower_edge(25), &TAIL);
+        assert!((10_f64.powf(-surprise) - 250.5 / 501.0).abs() < 1e-12, "{surprise}");
+    }
+
+    #[test]
+    fn farther_is_never_less_surprising() {
+        for histogram in [uniform(1, 3), uniform(50, 10), uniform(96, 100), Histogram::default()] {
+            let steps = (0..2_400).map(|step| LOWEST + f64::from(step) / 100.0);
+            let surprises: Vec<f64> = steps.map(|logarithm| histogram.surprise(logarithm, &TAIL)).collect();
+            // At the start of the tail the power law may lie below the body by what is added for safety.
+            assert!(surprises.windows(2).all(|pair| pair[0] <= pair[1] + 0.1), "{surprises:?}");
+            assert!(surprises.iter().all(|surprise| *surprise >= 0.0 && surprise.is_finite()));
+        }
+    }
+
+    #[test]
+    fn the_tail_goes_beyond_what_was_seen() {
+        let histogram = uniform(50, 10);
+        let [near, far] = [3.0, 13.0].map(|logarithm| histogram.surprise(logarithm, &TAIL));
+        assert!(near > 2.0 && far > near + 8.0, "{near} {far}");
+    }
+
+    #[test]
+    fn counts_stay_where_adding_one_matters() {
+        let mut histogram = Histogram { total: MAXIMUM_TOTAL, ..Histogram::default() };
+        histogram.bins[3] = MAXIMUM_TOTAL;
+        histogram.add(0.0, 1.0);
+        assert_eq!((histogram.total, histogram.bins[3]), (MAXIMUM_TOTAL / 2.0 + 1.0, MAXIMUM_TOTAL / 2.0));
+    }
+
+    #[test]
+    fn logarithms_of_any_distance_are_in_range() {
+        for distance in [0.0, 5e-324, 1.0, f64::MAX, f64::INFINITY, f64::NAN] {
+            assert!((LOWEST..=HIGHEST).contains(&log_distance(distance)), "{distance}");
+        }
+        assert_eq!(Histogram::bin(LOWEST), 0);
+        assert_eq!(Histogram::bin(HIGHEST), BINS - 1);
+    }
+}

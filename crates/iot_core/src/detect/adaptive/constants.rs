@@ -57,13 +57,13 @@ constants! {
     /// The same of the blocks' distances.
     block_tail = 0.1;
     /// At least so many distances make a tail.
-    tail_minimum = 5.0;
+    tail_minimum = 8.0;
     /// Largest exponent of the power law.
     tail_exponent = 8.0;
     /// Surprise of one expert, in decimal digits, that is not unusual and does not add up.
     usual_surprise = 1.0;
     /// Sum of surprises, in decimal digits, that is an anomaly.
-    limit = 4.2;
+    limit = 4.3;
     /// How much each recent episode raises the limit, as a share of it.
     habituation = 0.1;
     /// Memory of the number of recent episodes.

@@ -128,3 +128,55 @@ impl Level {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_span_the_last_readings() {
+        let mut recent = Recent::default();
+        for number in 0..200 {
+            let value = f64::from(number);
+            let expected = (number >= 9).then_some(value - 4.5);
+            assert_eq!(recent.mean_with(value, 10), expected, "{number}");
+            assert_eq!(recent.mean_with(value, 1), Some(value));
+            recent.push(value);
+        }
+        assert_eq!(recent.mean_with(200.0, RING), Some(200.0 - 31.5));
+    }
+
+    #[test]
+    fn roughness_is_that_of_the_changes() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.roughness_with(1.0, 10), None);
+        for number in 0..100 {
+            recent.push(f64::from(number % 2));
+        }
+        let rough = recent.roughness_with(0.0, 10).unwrap();
+        assert!((rough - 0.9_f64.ln()).abs() < 1e-5, "{rough}");
+        (0..RING).for_each(|_| recent.push(7.0));
+        let stuck = recent.roughness_with(7.0, 10).unwrap();
+        assert!(stuck < -10.0, "{stuck}");
+    }
+
+    #[test]
+    fn the_count_does_not_overflow() {
+        let mut recent = Recent { count: u32::MAX - 1, ..Recent::default() };
+        for number in 0..200 {
+            recent.push(f64::from(number));
+        }
+        assert_eq!(recent.mean_with(200.0, 3), Some(199.0));
+    }
+
+    #[test]
+    fn a_level_is_silent_until_two_windows_are_known() {
+        let mut level = Level::default();
+        for number in 0..8 {
+            assert_eq!(level.distance(5.0, 4), None, "{number}");
+            level.update(&AdaptiveConstants::DEFAULT, f64::from(number % 2));
+        }
+        // Mean and standard deviation are 0.5.
+        assert!((level.distance(5.0, 4).unwrap() - 9.0).abs() < 1e-6);
+    }
+}

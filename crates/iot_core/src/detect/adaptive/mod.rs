@@ -133,3 +133,45 @@ impl Adaptive {
 fn sigma_equivalent(share: f64) -> f64 {
     if share <= 0.5 { 6.0 * share } else { 1.0 + 4.0 * share }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_three_sigma_is_a_sum_above_its_limit() {
+        for (share, expected) in [(0.0, 0.0), (0.25, 1.5), (0.5, 3.0), (0.75, 4.0), (1.0, 5.0)] {
+            assert_eq!(sigma_equivalent(share), expected);
+        }
+        assert!(sigma_equivalent(0.5_f64.next_up()) > 3.0);
+    }
+
+    #[test]
+    fn constants_have_names() {
+        let mut constants = AdaptiveConstants::DEFAULT;
+        for name in AdaptiveConstants::NAMES {
+            *constants.get_mut(name).unwrap() *= 2.0;
+        }
+        assert_eq!(constants.limit, 2.0 * AdaptiveConstants::DEFAULT.limit);
+        assert_eq!(constants.get_mut("none"), None);
+    }
+
+    #[test]
+    fn episodes_in_a_row_raise_the_limit() {
+        let (mut usual, mut habituated) = (Adaptive::default(), Adaptive::default());
+        let constants = AdaptiveConstants::DEFAULT;
+        for number in 0..3_000_i64 {
+            let at = Timestamp(number * 300_000_000);
+            let value = (number * 7_919 % 1_000) as f64;
+            for adaptive in [&mut usual, &mut habituated] {
+                let evaluation = adaptive.evaluate(&constants, at, value);
+                adaptive.update(&constants, at, value, &evaluation);
+            }
+        }
+        (0..5).for_each(|_| habituated.start_episode());
+        let at = Timestamp(3_000 * 300_000_000);
+        let [before, after] =
+            [&usual, &habituated].map(|adaptive| adaptive.evaluate(&constants, at, 1e4).score);
+        assert!(after < before && after > 0.0, "{before} {after}");
+    }
+}
