@@ -1,9 +1,14 @@
 //! The adaptive detector: slow experts that complement each other, each calibrated to its own past.
 //!
 //! Four experts measure how far a reading lies from what is usual: at this hour of the day ([`season`]), for a
-//! short and a long moving mean, and for the roughness of the readings ([`level`]). Each distance becomes a probability by the distances the same
-//! expert has seen before ([`calibrator`]), so that a sensor that is erratic by nature is not anomalous all the
-//! time. What each expert finds more surprising than usual adds up; many episodes in a row raise the limit.
+//! short and a long moving mean, and for the roughness of the readings ([`level`]). Each distance becomes a
+//! probability by the distances the same expert has seen before ([`calibrator`]), so that a sensor that is
+//! erratic by nature is not anomalous all the time. What each expert finds more surprising than usual adds up, in
+//! decimal digits; many episodes in a row raise the limit of that sum.
+//!
+//! Tails follow the peaks-over-threshold idea of Siffer, Fouque, Termier and Largouet, "Anomaly Detection in
+//! Streams with Extreme Value Theory" (2017). The constants were chosen on the Numenta Anomaly Benchmark by
+//! `benches/nab.py`.
 
 mod calibrator;
 mod constants;
