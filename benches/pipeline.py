@@ -45,7 +45,7 @@ def measure(cluster, window, options):
     with cluster.connect(name) as connection:
         connection.execute("CREATE EXTENSION iot_ext")
         connection.execute("SELECT iot.setup()")
-        connection.execute((Path(__file__).parent / "baseline.sql").read_text())
+        connection.execute((Path(__file__).parent / "pipeline.sql").read_text())
         sensors = prepare(connection, window)
         connection.execute("SET synchronous_commit = off")
         found = {side: [] for side in SIDES}

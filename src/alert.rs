@@ -1,6 +1,6 @@
 //! Alert rules: evaluating conditions, validating rules when they are written, and recording what they find.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -10,10 +10,10 @@ use iot_core::time::{TimeOfDay, Timestamp};
 use pgrx::datum::Uuid;
 use pgrx::pg_extern;
 
-use crate::catalog::alert::{self as table, AlertRule, Occurrence};
-use crate::catalog::reading::Reading;
-use crate::catalog::sensor::{self, Sensor};
-use crate::catalog::{self, server};
+use crate::catalog::alert::{self as table, Occurrence, StoredRule};
+use crate::catalog::server;
+use crate::engine::directory::{KeyMap, Lent};
+use crate::engine::profile::{self, Profile};
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock::{self, Zone};
 use crate::pg::jsonb::{Jsonb, JsonbImage};
@@ -152,100 +152,203 @@ fn check_alert_rules(
     sensor_value: Option<f64>,
     sensor_metadata: Option<Jsonb<'_>>,
 ) -> Vec<Uuid> {
-    catalog::require_setup().or_raise();
+    let mut lent = Lent::new().or_raise();
     let sensor_id = sensor_uuid.ok_or_else(|| IotError::null_argument("sensor_uuid")).or_raise();
     let value = sensor_value.ok_or_else(|| IotError::null_argument("sensor_value")).or_raise();
     accept_value(value).or_raise();
     let no_metadata = JsonbImage::empty_object();
     let metadata = sensor_metadata.unwrap_or(no_metadata.as_jsonb());
+    let found = lent.profiles(std::iter::once(sensor_id.as_bytes())).or_raise().pop().flatten();
+    let profile = found.ok_or_else(|| profile::unknown_sensor(sensor_id)).or_raise();
+    lent.give_back();
+    let at = clock::now();
+    let zone = DatabaseZone::default();
     with_session(|session| {
-        let now = clock::now();
-        let sensor = sensor::load(session, sensor_id, now)?;
-        check(session, &sensor, &Checked { value, metadata, at: now, data_id: None })
+        let mut alerts = Vec::new();
+        for rule in &profile.rules {
+            let Some(threshold) = rule.matches(value, metadata, at, &zone) else { continue };
+            let facts = Facts {
+                value,
+                metadata,
+                at,
+                data_id: None,
+                threshold,
+                count: 1,
+                last_value: value,
+                last_at: at,
+            };
+            alerts.extend(record(session, rule, &profile, &facts)?);
+        }
+        Ok(alerts)
     })
     .or_raise()
 }
 
-/// Checks the rules that cover a reading just stored.
+/// An active alert rule, ready to be evaluated.
+pub struct Rule {
+    /// Key of the rule.
+    pub rule_id: Uuid,
+    /// Version of its definition, kept with the alerts that it raises.
+    pub rule_version: i32,
+    /// Display name.
+    pub rule_name: String,
+    /// How bad a match is.
+    pub severity: String,
+    /// Kind of alert that it raises.
+    pub alert_type: String,
+    template: MessageTemplate,
+    prepared: Rc<PreparedCondition>,
+    zone: RuleZone,
+}
+
+/// The zone of a rule's time windows that name none.
+enum RuleZone {
+    Named(Zone),
+    Database,
+    NotAsked,
+}
+
+/// The database's time zone, looked up once per call when a rule asks for it.
+#[derive(Default)]
+pub struct DatabaseZone(OnceCell<Option<Zone>>);
+
+impl DatabaseZone {
+    fn get(&self) -> Option<Zone> {
+        *self.0.get_or_init(|| {
+            let name = with_session(server::database_time_zone).or_raise();
+            name.as_deref().and_then(Zone::named)
+        })
+    }
+}
+
+impl Rule {
+    fn prepare(stored: StoredRule<'_>) -> IotResult<Self> {
+        let conditions = stored.conditions.ok_or_else(|| IotError::null_argument("rule_conditions"))?;
+        let prepared = PreparedCondition::cached(conditions)?;
+        let zone = match &stored.time_zone {
+            Some(name) => RuleZone::Named(known_zone(name)?),
+            None if prepared.condition.uses_default_zone() => RuleZone::Database,
+            None => RuleZone::NotAsked,
+        };
+        Ok(Self {
+            rule_id: stored.rule_id,
+            rule_version: stored.rule_version,
+            rule_name: stored.rule_name,
+            severity: stored.severity,
+            alert_type: stored.alert_type,
+            template: MessageTemplate::parse(&stored.message_template)?,
+            prepared,
+            zone,
+        })
+    }
+
+    /// Whether it matches, and if so the bound that was crossed, where it has one.
+    pub fn matches(
+        &self,
+        value: f64,
+        metadata: Jsonb<'_>,
+        at: Timestamp,
+        database_zone: &DatabaseZone,
+    ) -> Option<Option<f64>> {
+        let default_zone = match self.zone {
+            RuleZone::Named(zone) => Some(zone),
+            RuleZone::Database => database_zone.get(),
+            RuleZone::NotAsked => None,
+        };
+        let surroundings = Surroundings { prepared: &self.prepared, metadata, at, default_zone };
+        let verdict = self.prepared.condition.evaluate(value, &surroundings);
+        verdict.matched.then_some(verdict.threshold)
+    }
+}
+
+/// Gives each profile the active rules that cover it, by rule id.
 ///
 /// # Errors
-/// Only what PostgreSQL raises while alerts are written.
-pub fn check_reading(session: &mut Session<'_>, sensor: &Sensor<'_>, reading: &Reading<'_>) -> IotResult<()> {
-    let checked = Checked {
-        value: reading.value,
-        metadata: reading.metadata,
-        at: reading.measured_at,
-        data_id: Some(reading.data_id),
-    };
-    check(session, sensor, &checked).map(drop)
-}
-
-/// What the rules look at.
-struct Checked<'a> {
-    value: f64,
-    metadata: Jsonb<'a>,
-    at: Timestamp,
-    data_id: Option<Uuid>,
-}
-
-/// Evaluates every rule that covers the sensor and records the matches; returns the alerts, in order of rule id.
-fn check(session: &mut Session<'_>, sensor: &Sensor<'_>, checked: &Checked<'_>) -> IotResult<Vec<Uuid>> {
-    let mut alerts = Vec::new();
-    let mut database_zone = None;
-    for rule in table::active_rules(session, sensor)? {
+/// Only what PostgreSQL raises.
+pub fn attach_rules(session: &mut Session<'_>, profiles: &mut KeyMap<Profile>) -> IotResult<()> {
+    let pairs = table::covering(session, profiles.values())?;
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    let mut rule_ids: Vec<Uuid> = pairs.iter().map(|&(_, rule_id)| rule_id).collect();
+    rule_ids.dedup();
+    let mut rules: KeyMap<Rc<Rule>> = KeyMap::default();
+    table::load(session, rule_ids, |stored| {
+        let rule_id = stored.rule_id;
         // Only a rule that was written while the trigger was away can be broken: it must not cost the reading.
-        let prepared = match PreparedCondition::cached(rule.conditions) {
-            Ok(prepared) => prepared,
-            Err(error) => {
-                error.detail(format!("Alert rule \"{}\" was left out.", rule.rule_id)).warn();
-                continue;
+        match Rule::prepare(stored) {
+            Ok(rule) => {
+                rules.insert(*rule_id.as_bytes(), Rc::new(rule));
             }
-        };
-        let default_zone = match &rule.time_zone {
-            Some(name) => Some(known_zone(name)?),
-            None if prepared.condition.uses_default_zone() => {
-                if database_zone.is_none() {
-                    database_zone = server::database_time_zone(session)?.as_deref().and_then(Zone::named);
-                }
-                database_zone
-            }
-            None => None,
-        };
-        let surroundings =
-            Surroundings { prepared: &prepared, metadata: checked.metadata, at: checked.at, default_zone };
-        let verdict = prepared.condition.evaluate(checked.value, &surroundings);
-        if verdict.matched {
-            let message = message(&rule, sensor, checked, verdict.threshold)?;
-            let occurrence = Occurrence {
-                rule: &rule,
-                message: &message,
-                threshold: verdict.threshold,
-                value: checked.value,
-                at: checked.at,
-                data_id: checked.data_id,
-                metadata: checked.metadata,
-            };
-            alerts.extend(table::record(session, sensor, &occurrence)?);
+            Err(error) => error.detail(format!("Alert rule \"{rule_id}\" was left out.")).warn(),
+        }
+        Ok(())
+    })?;
+    for (sensor_id, rule_id) in pairs {
+        if let (Some(profile), Some(rule)) =
+            (profiles.get_mut(sensor_id.as_bytes()), rules.get(rule_id.as_bytes()))
+        {
+            profile.rules.push(Rc::clone(rule));
         }
     }
-    Ok(alerts)
+    Ok(())
 }
 
-fn message(
-    rule: &AlertRule<'_>,
-    sensor: &Sensor<'_>,
-    checked: &Checked<'_>,
-    threshold: Option<f64>,
-) -> IotResult<String> {
-    Ok(MessageTemplate::parse(&rule.message_template)?.render(&MessageFields {
+/// What a rule found, in one call and about one sensor.
+pub struct Facts<'a> {
+    /// Value of the first match.
+    pub value: f64,
+    /// Its metadata.
+    pub metadata: Jsonb<'a>,
+    /// Its time.
+    pub at: Timestamp,
+    /// The first reading, if it is stored.
+    pub data_id: Option<Uuid>,
+    /// The bound that it crossed.
+    pub threshold: Option<f64>,
+    /// How many matches.
+    pub count: i64,
+    /// Value of the last match.
+    pub last_value: f64,
+    /// Latest time of any match.
+    pub last_at: Timestamp,
+}
+
+/// Opens an alert, or counts the matches on the one that is open; its key.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn record(
+    session: &mut Session<'_>,
+    rule: &Rule,
+    sensor: &Profile,
+    facts: &Facts<'_>,
+) -> IotResult<Option<Uuid>> {
+    let message = rule.template.render(&MessageFields {
         rule_name: &rule.rule_name,
         sensor_name: &sensor.sensor_name,
         sensor_type: &sensor.sensor_type,
         device_name: &sensor.device_name,
-        value: checked.value,
+        value: facts.value,
         unit: &sensor.unit,
-        threshold,
+        threshold: facts.threshold,
         severity: &rule.severity,
-        time: checked.at,
-    }))
+        time: facts.at,
+    });
+    table::record(
+        session,
+        sensor,
+        &Occurrence {
+            rule,
+            message: &message,
+            threshold: facts.threshold,
+            value: facts.value,
+            at: facts.at,
+            data_id: facts.data_id,
+            metadata: facts.metadata,
+            count: facts.count,
+            last_value: facts.last_value,
+            last_at: facts.last_at,
+        },
+    )
 }

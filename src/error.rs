@@ -11,12 +11,13 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::PgLogLevel;
 
 /// An error on its way to the client.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct IotError {
     code: PgSqlErrorCode,
     message: String,
     detail: Option<String>,
     hint: Option<String>,
+    reason: &'static str,
 }
 
 /// Result of everything in the shell that can fail.
@@ -25,7 +26,7 @@ pub type IotResult<T> = Result<T, IotError>;
 impl IotError {
     /// An error with SQLSTATE `code`.
     pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), detail: None, hint: None }
+        Self { code, message: message.into(), detail: None, hint: None, reason: "invalid" }
     }
 
     /// A NULL where a value is needed: 22004.
@@ -62,6 +63,34 @@ impl IotError {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Says in one word why a reading was refused, for `rejected_readings.reason`.
+    pub fn reason(mut self, reason: &'static str) -> Self {
+        self.reason = reason;
+        self
+    }
+
+    /// That word.
+    pub fn reason_word(&self) -> &'static str {
+        self.reason
+    }
+
+    /// The message, without DETAIL and HINT.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The five characters of the SQLSTATE.
+    pub fn sqlstate(&self) -> String {
+        let mut code = self.code as i32;
+        let mut text = String::with_capacity(5);
+        for _ in 0..5 {
+            // PostgreSQL packs six bits per character, the first one lowest.
+            text.push(char::from((code & 0x3F) as u8 + b'0'));
+            code >>= 6;
+        }
+        text
     }
 
     /// Raises the error; the statement ends here.
@@ -138,13 +167,17 @@ impl From<CalibrationError> for IotError {
 
 impl From<ValueRejection> for IotError {
     fn from(error: ValueRejection) -> Self {
-        Self::new(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, error.to_string()).hint(error.hint())
+        Self::new(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, error.to_string())
+            .hint(error.hint())
+            .reason("not_finite")
     }
 }
 
 impl From<TimeRejection> for IotError {
     fn from(error: TimeRejection) -> Self {
-        Self::new(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, error.to_string()).hint(error.hint())
+        Self::new(PgSqlErrorCode::ERRCODE_DATETIME_FIELD_OVERFLOW, error.to_string())
+            .hint(error.hint())
+            .reason(error.reason())
     }
 }
 

@@ -10,6 +10,9 @@ static CLOCK_SKEW: GucSetting<i32> = GucSetting::<i32>::new(300);
 /// commit, so installations that poll can turn it off.
 static NOTIFY_COMMANDS: GucSetting<bool> = GucSetting::<bool>::new(true);
 
+/// 12 MB of shared memory: enough for a plant, small enough to go unnoticed.
+static MAX_TRACKED_SENSORS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+
 /// Defines every setting; called once from `_PG_init`.
 pub fn define() {
     GucRegistry::define_int_guc(
@@ -30,6 +33,19 @@ pub fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    // A setting that only counts at server start cannot be defined later.
+    if crate::pg::shared::is_preloading() {
+        GucRegistry::define_int_guc(
+            c"iot_ext.max_tracked_sensors",
+            c"How many sensors of all databases have their statistics in shared memory.",
+            c"About 1.2 kB each. Sensors beyond it are scored from their stored readings, which is slower. 0 tracks none.",
+            &MAX_TRACKED_SENSORS,
+            0,
+            10_000_000,
+            GucContext::Postmaster,
+            GucFlags::default(),
+        );
+    }
     crate::pg::settings::reserve_prefix(c"iot_ext");
 }
 
@@ -41,4 +57,9 @@ pub fn clock_skew_micros() -> i64 {
 /// Whether queueing a command sends a NOTIFY.
 pub fn notify_commands() -> bool {
     NOTIFY_COMMANDS.get()
+}
+
+/// Sensors whose state has room in shared memory.
+pub fn max_tracked_sensors() -> usize {
+    usize::try_from(MAX_TRACKED_SENSORS.get()).unwrap_or(0)
 }

@@ -1,45 +1,14 @@
-//! `process_sensor_data`: one reading through the whole pipeline, in the caller's transaction.
-//!
-//! sensor → accepted time → calibration → quality → anomaly score → partition → row → alert rules.
+//! The function roads into the engine: one reading, arrays, and jsonb.
 
-use std::cell::RefCell;
+use iot_core::ingest::{Calibration, QualityFlags};
+use pgrx::datum::{TimestampWithTimeZone, Uuid};
+use pgrx::pg_extern;
 
-use iot_core::detect;
-use iot_core::ingest::{
-    self as rules, Calibrated, Calibration, DataIdGenerator, QualityFlags, TimeVerdict, accept_time,
-    accept_value,
-};
-use iot_core::time::{MICROS_PER_DAY, Timestamp};
-use pgrx::datum::{Interval, TimestampWithTimeZone, Uuid};
-use pgrx::{PgSqlErrorCode, pg_extern};
-
-use crate::alert;
-use crate::catalog::reading::{self, Reading};
-use crate::catalog::sensor::{self, Sensor};
-use crate::catalog::{self};
+use crate::engine::batch::{self, Offered};
+use crate::engine::judge::Fate;
 use crate::error::{IotError, IotResult, OrRaise};
-use crate::partition;
+use crate::pg::clock;
 use crate::pg::jsonb::{Jsonb, JsonbImage};
-use crate::pg::statement::{Session, with_session};
-use crate::pg::{clock, random};
-
-/// Days between 1970-01-01 (Unix) and 2000-01-01 (PostgreSQL).
-const UNIX_EPOCH_OFFSET_DAYS: i64 = 10_957;
-
-/// How far back readings are accepted when `setup()` was not told: ten years.
-const DEFAULT_RETENTION_DAYS: i64 = 3_653;
-
-/// A reading offered without a time takes the clock's; when the sensor already has that microsecond, the next free one.
-/// More than this many in a row are not a tie but a defect.
-const MAXIMUM_TIES: u32 = 100_000;
-
-/// A reading as offered by the caller.
-struct Offered<'a> {
-    sensor_id: Uuid,
-    raw_value: f64,
-    metadata: Jsonb<'a>,
-    measured_at: Option<Timestamp>,
-}
 
 #[pg_extern(sql = false)]
 fn process_sensor_data(
@@ -48,147 +17,44 @@ fn process_sensor_data(
     measurement_metadata: Option<Jsonb<'_>>,
     measurement_timestamp: Option<TimestampWithTimeZone>,
 ) -> Uuid {
-    catalog::require_setup().or_raise();
     let no_metadata = JsonbImage::empty_object();
+    process(
+        sensor_uuid,
+        measurement_value,
+        measurement_metadata.unwrap_or(no_metadata.as_jsonb()),
+        measurement_timestamp,
+    )
+    .or_raise()
+}
+
+fn process(
+    sensor_uuid: Option<Uuid>,
+    measurement_value: Option<f64>,
+    metadata: Jsonb<'_>,
+    measurement_timestamp: Option<TimestampWithTimeZone>,
+) -> IotResult<Uuid> {
+    crate::catalog::require_setup()?;
     let offered = Offered {
-        sensor_id: sensor_uuid.ok_or_else(|| IotError::null_argument("sensor_uuid")).or_raise(),
-        raw_value: measurement_value.ok_or_else(|| IotError::null_argument("measurement_value")).or_raise(),
-        metadata: measurement_metadata.unwrap_or(no_metadata.as_jsonb()),
+        sensor_id: *sensor_uuid.ok_or_else(|| IotError::null_argument("sensor_uuid"))?.as_bytes(),
+        value: measurement_value.ok_or_else(|| IotError::null_argument("measurement_value"))?,
+        metadata,
         measured_at: measurement_timestamp.map(clock::from_pg),
     };
-    with_session(|session| process(session, &offered)).or_raise()
-}
-
-fn process(session: &mut Session<'_>, offered: &Offered<'_>) -> IotResult<Uuid> {
-    accept_value(offered.raw_value)?;
-    let now = clock::now();
-    let measured_at = offered.measured_at.unwrap_or(now);
-
-    let sensor = sensor::load(session, offered.sensor_id, measured_at)?;
-    sensor.require_active()?;
-    let verdict = accept_time(
-        measured_at,
-        now,
-        oldest_accepted(now, sensor.retention),
-        crate::guc::clock_skew_micros(),
-    )?;
-    let from_future = verdict == TimeVerdict::Future;
-
-    let Calibrated { value, extrapolated } = calibrate(&sensor, offered.raw_value)?;
-    let quality = rules::assess(value, &sensor.physical_range, from_future, extrapolated);
-    let score = score(session, &sensor, value, measured_at, from_future)?;
-
-    let mut reading = Reading {
-        data_id: next_data_id(now)?,
-        measured_at,
-        received_at: now,
-        value,
-        raw_value: offered.raw_value,
-        quality,
-        anomaly_score: score.score,
-        is_anomaly: score.is_anomaly,
-        metadata: offered.metadata,
-    };
-    if let Some(stored) = store(session, &sensor, &mut reading, offered.measured_at.is_none())? {
-        return Ok(stored);
+    let mut outcome = batch::run(&[offered])?;
+    if let Some((_, error)) = outcome.rejections.pop() {
+        return Err(error);
     }
-    alert::check_reading(session, &sensor, &reading)?;
-    Ok(reading.data_id)
-}
-
-fn calibrate(sensor: &Sensor<'_>, raw: f64) -> IotResult<Calibrated> {
-    Calibration::from_json(&sensor.calibration.parse()?)
-        .and_then(|calibration| calibration.apply(raw))
-        .map_err(|error| {
-            IotError::from(error).detail(format!("Calibration of sensor \"{}\".", sensor.sensor_id))
-        })
-}
-
-/// Start of the accepted past: the retention that `setup()` was told, else ten years.
-fn oldest_accepted(now: Timestamp, retention: Option<Interval>) -> Timestamp {
-    let micros = retention.map_or(DEFAULT_RETENTION_DAYS * MICROS_PER_DAY, |retention| {
-        // Months count as 31 days here: a horizon that is a little generous rejects nothing that should be kept.
-        (i64::from(retention.months()) * 31 + i64::from(retention.days()))
-            .saturating_mul(MICROS_PER_DAY)
-            .saturating_add(retention.micros())
-    });
-    Timestamp(now.0.saturating_sub(micros))
-}
-
-/// Scores `value` against the sensor's 24-hour window, before the reading itself becomes part of it.
-///
-/// The window hangs on the sensor's newest accepted time; a reading from the future does not move it.
-fn score(
-    session: &mut Session<'_>,
-    sensor: &Sensor<'_>,
-    value: f64,
-    measured_at: Timestamp,
-    from_future: bool,
-) -> IotResult<detect::AnomalyScore> {
-    let since = if from_future { Timestamp(i64::MIN) } else { measured_at };
-    let newest = reading::newest_since(session, sensor.sensor_id, since)?;
-    let high_water = match (newest, from_future) {
-        (Some(newest), _) => newest,
-        (None, false) => measured_at,
-        (None, true) => return Ok(detect::AnomalyScore::default()),
+    let judged = &outcome.judged[0];
+    let data_id = match judged.fate {
+        Fate::Duplicate(Some(stored)) => stored,
+        _ => judged.data_id,
     };
-    let window = reading::window(session, sensor.sensor_id, detect::window_start(high_water))?;
-    Ok(detect::score(value, &window))
-}
-
-/// Stores the reading, making its partition first if need be. Returns the key of the stored reading of the same
-/// sensor and time when there is one already: the first wins. A reading without a time of its own is never a
-/// duplicate: it moves on by a microsecond.
-fn store(
-    session: &mut Session<'_>,
-    sensor: &Sensor<'_>,
-    reading: &mut Reading<'_>,
-    clock_time: bool,
-) -> IotResult<Option<Uuid>> {
-    for _ in 0..MAXIMUM_TIES {
-        partition::ensure_for_reading(session, reading.measured_at)?;
-        if reading::insert(session, sensor, reading)? {
-            return Ok(None);
-        }
-        let stored = reading::find(session, sensor.sensor_id, reading.measured_at)?
-            .ok_or_else(|| neither_stored_nor_found(sensor, reading))?;
-        if !clock_time {
-            return Ok(Some(stored));
-        }
-        reading.measured_at = Timestamp(reading.measured_at.0 + 1);
-    }
-    Err(IotError::new(
-        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-        format!("sensor \"{}\" has a reading for every microsecond around now", sensor.sensor_id),
-    )
-    .hint("Pass measurement_timestamp."))
-}
-
-fn neither_stored_nor_found(sensor: &Sensor<'_>, reading: &Reading<'_>) -> IotError {
-    IotError::new(
-        PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
-        format!(
-            "reading of sensor \"{}\" at {} was not stored, and none of that time is visible",
-            sensor.sensor_id,
-            reading.measured_at.to_utc_literal()
-        ),
-    )
-    .detail("Either row security hides a stored one, or a trigger on iot.sensor_data discarded it.")
-    .hint("Let the role's SELECT policies on iot.sensor_data show the readings it stores, and look at your triggers.")
+    Ok(Uuid::from_bytes(data_id))
 }
 
 #[pg_extern(sql = false)]
 fn generate_data_id() -> Uuid {
-    next_data_id(clock::now()).or_raise()
-}
-
-fn next_data_id(now: Timestamp) -> IotResult<Uuid> {
-    thread_local! {
-        static GENERATOR: RefCell<DataIdGenerator> = RefCell::new(DataIdGenerator::default());
-    }
-    let unix_micros = now.0 + UNIX_EPOCH_OFFSET_DAYS * MICROS_PER_DAY;
-    let random = random::bytes()?;
-    Ok(Uuid::from_bytes(GENERATOR.with_borrow_mut(|generator| generator.next(unix_micros, random))))
+    batch::next_data_id(clock::now()).map(Uuid::from_bytes).or_raise()
 }
 
 #[pg_extern(sql = false)]

@@ -14,6 +14,7 @@ mod catalog;
 mod command;
 #[allow(unsafe_code)]
 mod device;
+mod engine;
 mod error;
 mod guc;
 #[allow(unsafe_code)]
@@ -35,6 +36,9 @@ mod module {
     #[pgrx::pg_guard]
     extern "C-unwind" fn _PG_init() {
         crate::guc::define();
+        if crate::pg::shared::is_preloading() {
+            crate::pg::shared::install_hooks();
+        }
     }
 }
 
@@ -42,7 +46,7 @@ mod module {
 #[allow(unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod in_database_tests;
 
-/// What `cargo pgrx test` asks of an extension: nothing here needs a setting in `postgresql.conf`.
+/// What `cargo pgrx test` asks of an extension. Preloaded, as in production; the tests on real clusters try both.
 #[cfg(test)]
 #[allow(missing_docs, clippy::missing_docs_in_private_items)]
 pub mod pg_test {
@@ -50,6 +54,6 @@ pub mod pg_test {
 
     #[must_use]
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec![]
+        vec!["shared_preload_libraries = 'iot_ext'"]
     }
 }

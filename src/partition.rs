@@ -16,29 +16,34 @@ use crate::pg::security::{self, ActingAs};
 use crate::pg::statement::{Session, with_session};
 use crate::pg::{clock, partition_bounds};
 
-/// Makes sure that a partition of `iot.sensor_data` takes readings of the time `at`; the usual case costs a binary
-/// search. Only the making of a partition runs as the table's owner, so that a role with no more than INSERT can
-/// store the first reading of a new month.
+/// Makes sure that there is a partition of `iot.sensor_data` for each of `times`; the usual case costs a binary search
+/// each. Only the making of a partition runs as the table's owner, so that a role with no more than INSERT can store the
+/// first reading of a new month.
 ///
 /// # Errors
-/// What PostgreSQL raises while the partition is made.
-pub fn ensure_for_reading(session: &mut Session<'_>, at: Timestamp) -> IotResult<()> {
+/// What PostgreSQL raises while a partition is made.
+pub fn ensure_for_readings(times: impl Iterator<Item = Timestamp>) -> IotResult<()> {
     let Some(table) = in_schema_iot(c"sensor_data") else {
         return Ok(());
     };
     let parent = OpenRelation::open(table, Lock::RowExclusive);
-    if partition_bounds::covers(&parent, at)? {
+    let missing = partition_bounds::uncovered(&parent, times)?;
+    if missing.is_empty() {
         return Ok(());
     }
     let owner = parent.owner();
     // ATTACH wants the parent unused by this session.
     drop(parent);
-    let interval = interval_of(session, table)?;
-    let _owner = ActingAs::restricted(owner);
-    create_missing(session, table, interval, |existing| {
-        range_for(existing, interval, at).into_iter().collect()
+    with_session(|session| {
+        let interval = interval_of(session, table)?;
+        let _owner = ActingAs::restricted(owner);
+        for at in missing {
+            create_missing(session, table, interval, |existing| {
+                range_for(existing, interval, at).into_iter().collect()
+            })?;
+        }
+        Ok(())
     })
-    .map(drop)
 }
 
 /// Makes the partitions that `choose` picks, given those that exist; takes no lock worth mentioning when it picks none.

@@ -1,25 +1,110 @@
 //! `iot.alert_rules` and `iot.alerts`: which rules look at a sensor, and recording what they found.
 
+use iot_core::time::Timestamp;
 use pgrx::Uuid;
 
-use super::sensor::Sensor;
+use crate::alert::Rule;
+use crate::engine::profile::Profile;
 use crate::error::IotResult;
 use crate::pg::clock;
 use crate::pg::jsonb::Jsonb;
-use crate::pg::statement::Session;
+use crate::pg::statement::{Row, Session};
 use crate::statement;
-use iot_core::time::Timestamp;
 
-/// A rule whose scope covers the sensor.
-pub struct AlertRule<'session> {
+statement!(
+    /// Each branch of the UNION finds candidates through one scope column, by a hash or an index; the conditions at the
+    /// end keep those of which every set column matches. A rule of an organization covers the organizations below it.
+    COVERING: (UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, UUIDARRAYOID, UUIDARRAYOID)
+    "WITH RECURSIVE sensor (sensor_id, device_id, sensor_type, device_type_id, organization_id) AS MATERIALIZED (
+         SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),
+                                  pg_catalog.unnest($4), pg_catalog.unnest($5))),
+     lineage (organization_id, ancestor_id) AS (
+         SELECT s.organization_id, s.organization_id FROM sensor s WHERE s.organization_id IS NOT NULL
+          UNION
+         SELECT l.organization_id, o.parent_organization_id
+           FROM lineage l
+           JOIN iot.organizations o ON o.organization_id OPERATOR(pg_catalog.=) l.ancestor_id
+          WHERE o.parent_organization_id IS NOT NULL),
+     candidate (sensor_id, rule_id) AS (
+         SELECT s.sensor_id, r.rule_id FROM sensor s
+           JOIN iot.alert_rules r ON r.sensor_id OPERATOR(pg_catalog.=) s.sensor_id WHERE r.is_active
+          UNION
+         SELECT s.sensor_id, r.rule_id FROM sensor s
+           JOIN iot.alert_rules r ON r.device_id OPERATOR(pg_catalog.=) s.device_id WHERE r.is_active
+          UNION
+         SELECT s.sensor_id, r.rule_id FROM sensor s
+           JOIN iot.alert_rules r ON r.sensor_type OPERATOR(pg_catalog.=) s.sensor_type WHERE r.is_active
+          UNION
+         SELECT s.sensor_id, r.rule_id FROM sensor s
+           JOIN iot.alert_rules r ON r.device_type_id OPERATOR(pg_catalog.=) s.device_type_id WHERE r.is_active
+          UNION
+         SELECT s.sensor_id, r.rule_id FROM sensor s
+           JOIN iot.device_group_members m ON m.device_id OPERATOR(pg_catalog.=) s.device_id
+           JOIN iot.alert_rules r ON r.group_id OPERATOR(pg_catalog.=) m.group_id WHERE r.is_active
+          UNION
+         SELECT s.sensor_id, r.rule_id FROM sensor s
+           JOIN lineage l ON l.organization_id OPERATOR(pg_catalog.=) s.organization_id
+           JOIN iot.alert_rules r ON r.organization_id OPERATOR(pg_catalog.=) l.ancestor_id WHERE r.is_active)
+     SELECT c.sensor_id, c.rule_id
+       FROM candidate c
+       JOIN sensor s ON s.sensor_id OPERATOR(pg_catalog.=) c.sensor_id
+       JOIN iot.alert_rules r ON r.rule_id OPERATOR(pg_catalog.=) c.rule_id
+      WHERE (r.sensor_id IS NULL OR r.sensor_id OPERATOR(pg_catalog.=) s.sensor_id)
+        AND (r.device_id IS NULL OR r.device_id OPERATOR(pg_catalog.=) s.device_id)
+        AND (r.sensor_type IS NULL OR r.sensor_type OPERATOR(pg_catalog.=) s.sensor_type)
+        AND (r.device_type_id IS NULL OR r.device_type_id OPERATOR(pg_catalog.=) s.device_type_id)
+        AND (r.group_id IS NULL OR EXISTS (
+                SELECT FROM iot.device_group_members m
+                 WHERE m.group_id OPERATOR(pg_catalog.=) r.group_id AND m.device_id OPERATOR(pg_catalog.=) s.device_id))
+        AND (r.organization_id IS NULL OR EXISTS (
+                SELECT FROM lineage l
+                 WHERE l.organization_id OPERATOR(pg_catalog.=) s.organization_id
+                   AND l.ancestor_id OPERATOR(pg_catalog.=) r.organization_id))
+      ORDER BY c.rule_id");
+
+/// Pairs of (sensor, rule): which active rules cover which of `profiles`, by rule id.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn covering<'a>(
+    session: &mut Session<'_>,
+    profiles: impl Iterator<Item = &'a Profile>,
+) -> IotResult<Vec<(Uuid, Uuid)>> {
+    let mut sensors = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for profile in profiles {
+        sensors.0.push(profile.sensor_id);
+        sensors.1.push(profile.device_id);
+        sensors.2.push(profile.sensor_type.clone());
+        sensors.3.push(profile.device_type_id);
+        sensors.4.push(profile.organization_id);
+    }
+    let arguments =
+        [sensors.0.into(), sensors.1.into(), sensors.2.into(), sensors.3.into(), sensors.4.into()];
+    let rows = session.execute(&COVERING, &arguments)?;
+    let mut pairs = Vec::with_capacity(rows.count());
+    rows.for_each(|row| {
+        pairs.push((row.get(1)?, row.get(2)?));
+        Ok(())
+    })?;
+    Ok(pairs)
+}
+
+statement!(LOAD: (UUIDARRAYOID)
+    "SELECT r.rule_id, r.rule_version, r.rule_name, r.rule_conditions, r.severity, r.alert_type, r.message_template,
+            r.time_zone
+       FROM iot.alert_rules r
+      WHERE r.rule_id OPERATOR(pg_catalog.=) ANY ($1)");
+
+/// A rule as stored.
+pub struct StoredRule<'session> {
     /// Key of the rule.
     pub rule_id: Uuid,
     /// Version of its definition, kept with the alerts that it raises.
     pub rule_version: i32,
     /// Display name.
     pub rule_name: String,
-    /// Its conditions as stored.
-    pub conditions: Jsonb<'session>,
+    /// Its conditions.
+    pub conditions: Option<Jsonb<'session>>,
     /// How bad a match is.
     pub severity: String,
     /// Kind of alert that it raises.
@@ -30,121 +115,78 @@ pub struct AlertRule<'session> {
     pub time_zone: Option<String>,
 }
 
-statement!(
-    /// The OR finds candidates through the partial index of each scope column; the ANDs keep those of which every
-    /// set column matches. A rule of an organization covers the organizations below it.
-    ACTIVE_FOR_SENSOR: (UUIDOID, UUIDOID, TEXTOID, UUIDOID, UUIDOID)
-    "WITH RECURSIVE lineage (organization_id, parent_organization_id) AS (
-         SELECT o.organization_id, o.parent_organization_id FROM iot.organizations o
-          WHERE o.organization_id OPERATOR(pg_catalog.=) $5
-          UNION
-         SELECT o.organization_id, o.parent_organization_id
-           FROM lineage l
-           JOIN iot.organizations o ON o.organization_id OPERATOR(pg_catalog.=) l.parent_organization_id),
-     scope (group_ids, organization_ids) AS MATERIALIZED (
-         SELECT ARRAY(SELECT m.group_id FROM iot.device_group_members m
-                       WHERE m.device_id OPERATOR(pg_catalog.=) $2),
-                ARRAY(SELECT l.organization_id FROM lineage l))
-     SELECT r.rule_id, r.rule_version, r.rule_name, r.rule_conditions, r.severity, r.alert_type, r.message_template,
-            r.time_zone
-       FROM iot.alert_rules r
-      WHERE r.is_active
-        AND (r.sensor_id OPERATOR(pg_catalog.=) $1
-             OR r.device_id OPERATOR(pg_catalog.=) $2
-             OR r.sensor_type OPERATOR(pg_catalog.=) $3
-             OR r.device_type_id OPERATOR(pg_catalog.=) $4
-             OR r.group_id OPERATOR(pg_catalog.=) ANY ((SELECT s.group_ids FROM scope s)::pg_catalog.uuid[])
-             OR r.organization_id OPERATOR(pg_catalog.=)
-                ANY ((SELECT s.organization_ids FROM scope s)::pg_catalog.uuid[]))
-        AND (r.sensor_id IS NULL OR r.sensor_id OPERATOR(pg_catalog.=) $1)
-        AND (r.device_id IS NULL OR r.device_id OPERATOR(pg_catalog.=) $2)
-        AND (r.sensor_type IS NULL OR r.sensor_type OPERATOR(pg_catalog.=) $3)
-        AND (r.device_type_id IS NULL OR r.device_type_id OPERATOR(pg_catalog.=) $4)
-        AND (r.group_id IS NULL
-             OR r.group_id OPERATOR(pg_catalog.=) ANY ((SELECT s.group_ids FROM scope s)::pg_catalog.uuid[]))
-        AND (r.organization_id IS NULL
-             OR r.organization_id OPERATOR(pg_catalog.=)
-                ANY ((SELECT s.organization_ids FROM scope s)::pg_catalog.uuid[]))
-      ORDER BY r.rule_id");
-
-/// The active rules whose scope covers `sensor`, by rule id.
+/// Calls `visit` for each of the rules `rule_ids`.
 ///
 /// # Errors
-/// Only what PostgreSQL raises.
-pub fn active_rules<'session>(
-    session: &mut Session<'session>,
-    sensor: &Sensor<'_>,
-) -> IotResult<Vec<AlertRule<'session>>> {
-    let rows = session.execute(
-        &ACTIVE_FOR_SENSOR,
-        &[
-            sensor.sensor_id.into(),
-            sensor.device_id.into(),
-            sensor.sensor_type.as_str().into(),
-            sensor.device_type_id.into(),
-            sensor.organization_id.into(),
-        ],
-    )?;
-    let mut rules = Vec::with_capacity(rows.count());
-    rows.for_each(|row| {
-        if let Some(conditions) = row.jsonb(4)? {
-            rules.push(AlertRule {
-                rule_id: row.get(1)?,
-                rule_version: row.get(2)?,
-                rule_name: row.get(3)?,
-                conditions,
-                severity: row.get(5)?,
-                alert_type: row.get(6)?,
-                message_template: row.get(7)?,
-                time_zone: row.optional(8)?,
-            });
-        }
-        Ok(())
-    })?;
-    Ok(rules)
+/// The first error of `visit`.
+pub fn load(
+    session: &mut Session<'_>,
+    rule_ids: Vec<Uuid>,
+    mut visit: impl FnMut(StoredRule<'_>) -> IotResult<()>,
+) -> IotResult<()> {
+    session.execute(&LOAD, &[rule_ids.into()])?.for_each(|row| visit(stored(row)?))
 }
 
-/// One match of a rule.
+fn stored<'session>(row: &Row<'session>) -> IotResult<StoredRule<'session>> {
+    Ok(StoredRule {
+        rule_id: row.get(1)?,
+        rule_version: row.get(2)?,
+        rule_name: row.get(3)?,
+        conditions: row.jsonb(4)?,
+        severity: row.get(5)?,
+        alert_type: row.get(6)?,
+        message_template: row.get(7)?,
+        time_zone: row.optional(8)?,
+    })
+}
+
+/// Matches of one rule by readings of one sensor in one call.
 pub struct Occurrence<'a> {
     /// The rule that matched.
-    pub rule: &'a AlertRule<'a>,
-    /// Text for people.
+    pub rule: &'a Rule,
+    /// Text for people, about the first match.
     pub message: &'a str,
-    /// The bound that the value crossed, if the rule has one.
+    /// The bound that the first value crossed, if the rule has one.
     pub threshold: Option<f64>,
-    /// The value.
+    /// Value of the first match.
     pub value: f64,
-    /// The reading's time, or the time of the check.
+    /// Time of the first match: the reading's, or that of the check.
     pub at: Timestamp,
-    /// The stored reading, if there is one.
+    /// The first stored reading, if there is one.
     pub data_id: Option<Uuid>,
-    /// The reading's metadata.
+    /// Metadata of the first match.
     pub metadata: Jsonb<'a>,
+    /// How many matches.
+    pub count: i64,
+    /// Value of the last match.
+    pub last_value: f64,
+    /// Latest time of any match.
+    pub last_at: Timestamp,
 }
 
 statement!(
     /// The unique index over open alerts decides between sessions whether this is a new alert or one more occurrence.
     RECORD: (
         UUIDOID, INT4OID, UUIDOID, UUIDOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, FLOAT8OID, FLOAT8OID, TIMESTAMPTZOID,
-        UUIDOID, JSONBOID,
+        UUIDOID, JSONBOID, INT8OID, FLOAT8OID, TIMESTAMPTZOID,
     )
     "INSERT INTO iot.alerts AS a (
          rule_id, rule_version, sensor_id, device_id, organization_id, alert_type, severity, message, threshold_value,
-         actual_value, last_value, measurement_timestamp, last_occurred_at, data_id, alert_metadata)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11, $11, $12, $13)
+         actual_value, measurement_timestamp, data_id, alert_metadata, occurrences, last_value, last_occurred_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
      ON CONFLICT (rule_id, sensor_id) WHERE alert_status OPERATOR(pg_catalog.<>) 'resolved'
-     DO UPDATE SET occurrences = a.occurrences OPERATOR(pg_catalog.+) 1,
+     DO UPDATE SET occurrences = a.occurrences OPERATOR(pg_catalog.+) EXCLUDED.occurrences,
                    last_value = EXCLUDED.last_value,
                    last_occurred_at = GREATEST(a.last_occurred_at, EXCLUDED.last_occurred_at)
      RETURNING a.alert_id");
 
-/// Opens an alert for (rule, sensor), or counts one more occurrence on the one that is open.
+/// Opens an alert for (rule, sensor), or counts the occurrences on the one that is open.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn record(
     session: &mut Session<'_>,
-    sensor: &Sensor<'_>,
+    sensor: &Profile,
     occurrence: &Occurrence<'_>,
 ) -> IotResult<Option<Uuid>> {
     let rule = occurrence.rule;
@@ -164,6 +206,9 @@ pub fn record(
             clock::to_pg(occurrence.at).into(),
             occurrence.data_id.into(),
             occurrence.metadata.into(),
+            occurrence.count.into(),
+            occurrence.last_value.into(),
+            clock::to_pg(occurrence.last_at).into(),
         ],
     )?;
     match rows.first() {

@@ -1,149 +1,204 @@
-//! `iot.sensor_data`: the statistics window of a sensor, and storing a reading.
+//! `iot.sensor_data`: the stored window of sensors, stored readings by key, and storing through the executor.
 
-use iot_core::detect::WindowStatistics;
+use iot_core::detect::SubBucket;
 use iot_core::ingest::QualityFlags;
+use iot_core::sensor_state::SensorState;
 use iot_core::time::Timestamp;
 use pgrx::Uuid;
 
-use super::sensor::Sensor;
+use crate::engine::directory::KeyMap;
 use crate::error::IotResult;
 use crate::pg::clock;
-use crate::pg::jsonb::Jsonb;
 use crate::pg::statement::Session;
 use crate::statement;
 
-/// A finished reading, ready to be stored.
-pub struct Reading<'a> {
-    /// Key of the row.
-    pub data_id: Uuid,
-    /// When it was measured.
-    pub measured_at: Timestamp,
-    /// When it reached the server.
-    pub received_at: Timestamp,
-    /// Calibrated value.
-    pub value: f64,
-    /// Value as the device sent it.
-    pub raw_value: f64,
-    /// Reasons why it is not plainly valid.
-    pub quality: QualityFlags,
-    /// Deviation from the window, 0 to 5.
-    pub anomaly_score: f64,
-    /// Whether the score is above the limit.
-    pub is_anomaly: bool,
-    /// What the device said beside the value.
-    pub metadata: Jsonb<'a>,
-}
+/// Values whose squares leave double precision stay outside of statistics: one absurd reading must not keep the sensor
+/// from storing the next ones.
+pub const LARGEST_COUNTED: f64 = 1e150;
 
 statement!(
-    /// Backward scan of the primary key; partitions before `$2` are pruned when the plan starts.
-    NEWEST_SINCE: (UUIDOID, TIMESTAMPTZOID, INT4OID)
-    "SELECT r.measurement_timestamp FROM iot.sensor_data r
-      WHERE r.sensor_id OPERATOR(pg_catalog.=) $1
-        AND r.measurement_timestamp OPERATOR(pg_catalog.>=) $2
-        AND (r.quality_flags OPERATOR(pg_catalog.&) $3) OPERATOR(pg_catalog.=) 0
-      ORDER BY r.measurement_timestamp DESC LIMIT 1");
+    /// Per sensor its newest accepted reading (a backward scan of the primary key), and from there the window by half
+    /// hours: partitions before it are pruned as the scan starts.
+    WINDOWS: (UUIDARRAYOID, INT4OID)
+    "SELECT s.sensor_id, n.measurement_timestamp, n.measurement_value, n.received_at,
+            w.bucket, w.readings, w.mean, w.deviations, w.minimum, w.maximum
+       FROM pg_catalog.unnest($1) AS s (sensor_id)
+      CROSS JOIN LATERAL (
+            SELECT r.measurement_timestamp, r.measurement_value, r.received_at
+              FROM iot.sensor_data r
+             WHERE r.sensor_id OPERATOR(pg_catalog.=) s.sensor_id
+               AND (r.quality_flags OPERATOR(pg_catalog.&) $2) OPERATOR(pg_catalog.=) 0
+             ORDER BY r.measurement_timestamp DESC LIMIT 1) AS n
+       LEFT JOIN LATERAL (
+            SELECT pg_catalog.date_bin('30 minutes', r.measurement_timestamp, '2000-01-01 00:00+00') AS bucket,
+                   pg_catalog.count(*) AS readings,
+                   pg_catalog.avg(r.measurement_value) AS mean,
+                   pg_catalog.regr_sxx(r.measurement_value, r.measurement_value) AS deviations,
+                   pg_catalog.min(r.measurement_value) AS minimum,
+                   pg_catalog.max(r.measurement_value) AS maximum
+              FROM iot.sensor_data r
+             WHERE r.sensor_id OPERATOR(pg_catalog.=) s.sensor_id
+               AND r.measurement_timestamp OPERATOR(pg_catalog.>=) (
+                   pg_catalog.date_bin('30 minutes', n.measurement_timestamp, '2000-01-01 00:00+00')
+                   OPERATOR(pg_catalog.-) '24 hours'::pg_catalog.interval)
+               AND (r.quality_flags OPERATOR(pg_catalog.&) $2) OPERATOR(pg_catalog.=) 0
+               AND r.measurement_value OPERATOR(pg_catalog.>=) -1e150::pg_catalog.float8
+               AND r.measurement_value OPERATOR(pg_catalog.<=) 1e150::pg_catalog.float8
+             GROUP BY 1) AS w ON true");
 
-/// The sensor's newest accepted time that is not before `since`. Readings from the future do not count.
+/// The states of `sensor_ids` after what is stored of them; sensors without readings are left out.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn newest_since(
-    session: &mut Session<'_>,
-    sensor_id: Uuid,
-    since: Timestamp,
-) -> IotResult<Option<Timestamp>> {
-    let arguments = [sensor_id.into(), clock::to_pg(since).into(), QualityFlags::FUTURE.0.into()];
-    match session.execute(&NEWEST_SINCE, &arguments)?.first() {
-        Some(row) => Ok(Some(clock::from_pg(row.get(1)?))),
-        None => Ok(None),
-    }
+pub fn states(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<KeyMap<SensorState>> {
+    let mut states: KeyMap<SensorState> = KeyMap::default();
+    session.execute(&WINDOWS, &[sensor_ids.into(), QualityFlags::FUTURE.0.into()])?.for_each(|row| {
+        let sensor_id: Uuid = row.get(1)?;
+        let newest = clock::from_pg(row.get(2)?);
+        let received_at = clock::from_pg(row.get(4)?);
+        let latest_value: Option<f64> = row.optional(3)?;
+        let state = states.entry(*sensor_id.as_bytes()).or_insert_with(|| {
+            let mut state = SensorState::default();
+            state.observe(newest, latest_value.unwrap_or(f64::NAN), received_at, false);
+            state
+        });
+        let Some(bucket) = row.optional(5)? else { return Ok(()) };
+        let (minimum, maximum): (f64, f64) = (row.get(9)?, row.get(10)?);
+        // Summing equal numbers leaves rounding noise; the extremes tell that they are equal.
+        let constant = minimum == maximum;
+        state.window.add_bucket(
+            clock::from_pg(bucket),
+            SubBucket {
+                count: u32::try_from(row.get::<i64>(6)?).unwrap_or(u32::MAX),
+                mean: if constant { minimum } else { row.get(7)? },
+                m2: if constant { 0.0 } else { row.get(8)? },
+            },
+        );
+        Ok(())
+    })?;
+    Ok(states)
 }
 
 statement!(
-    /// Values whose squares leave double precision are left out: PostgreSQL's aggregates raise on them, and one absurd
-    /// reading must not keep the sensor from storing the next ones. So are NaN and infinities of plain INSERTs.
-    WINDOW: (UUIDOID, TIMESTAMPTZOID, INT4OID)
-    "SELECT pg_catalog.count(r.measurement_value), pg_catalog.avg(r.measurement_value),
-            pg_catalog.stddev_samp(r.measurement_value),
-            pg_catalog.min(r.measurement_value), pg_catalog.max(r.measurement_value)
-       FROM iot.sensor_data r
-      WHERE r.sensor_id OPERATOR(pg_catalog.=) $1
-        AND r.measurement_timestamp OPERATOR(pg_catalog.>=) $2
-        AND (r.quality_flags OPERATOR(pg_catalog.&) $3) OPERATOR(pg_catalog.=) 0
-        AND r.measurement_value OPERATOR(pg_catalog.>=) -1e150::pg_catalog.float8
-        AND r.measurement_value OPERATOR(pg_catalog.<=) 1e150::pg_catalog.float8");
+    /// One index probe each.
+    FIND: (UUIDARRAYOID, TIMESTAMPTZARRAYOID)
+    "SELECT o.number, f.data_id
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS o (sensor_id, at, number)
+      CROSS JOIN LATERAL (
+            SELECT r.data_id FROM iot.sensor_data r
+             WHERE r.sensor_id OPERATOR(pg_catalog.=) o.sensor_id
+               AND r.measurement_timestamp OPERATOR(pg_catalog.=) o.at
+             LIMIT 1) AS f");
 
-/// Statistics of the sensor's stored readings from `start` on. Readings from the future do not count.
+/// Which of the given (sensor, time) are stored already, by number from 0, with their keys; only those that the caller
+/// may see.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn window(session: &mut Session<'_>, sensor_id: Uuid, start: Timestamp) -> IotResult<WindowStatistics> {
-    let arguments = [sensor_id.into(), clock::to_pg(start).into(), QualityFlags::FUTURE.0.into()];
-    let Some(row) = session.execute(&WINDOW, &arguments)?.first() else {
-        return Ok(WindowStatistics::default());
-    };
-    Ok(WindowStatistics {
-        count: u64::try_from(row.get::<i64>(1)?).unwrap_or(0),
-        mean: row.optional(2)?.unwrap_or(0.0),
-        stddev_samp: row.optional(3)?.unwrap_or(0.0),
-        minimum: row.optional(4)?.unwrap_or(0.0),
-        maximum: row.optional(5)?.unwrap_or(0.0),
-    })
+pub fn find(session: &mut Session<'_>, wanted: &[(Uuid, Timestamp)]) -> IotResult<Vec<(usize, Uuid)>> {
+    let sensor_ids: Vec<Uuid> = wanted.iter().map(|&(sensor_id, _)| sensor_id).collect();
+    let times: Vec<_> = wanted.iter().map(|&(_, at)| clock::to_pg(at)).collect();
+    let rows = session.execute(&FIND, &[sensor_ids.into(), times.into()])?;
+    let mut found = Vec::with_capacity(rows.count());
+    rows.for_each(|row| {
+        found.push((usize::try_from(row.get::<i64>(1)?).unwrap_or(1) - 1, row.get(2)?));
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Readings as columns, for storing them through the executor: where row security, triggers of the user or partitions of
+/// another kind have a say.
+#[derive(Default)]
+pub struct Columns {
+    /// `data_id`.
+    pub data_id: Vec<Uuid>,
+    /// `sensor_id`.
+    pub sensor_id: Vec<Uuid>,
+    /// `device_id`.
+    pub device_id: Vec<Uuid>,
+    /// `organization_id`.
+    pub organization_id: Vec<Option<Uuid>>,
+    /// `sensor_type`.
+    pub sensor_type: Vec<String>,
+    /// `measurement_timestamp`.
+    pub measured_at: Vec<pgrx::datum::TimestampWithTimeZone>,
+    /// `received_at`.
+    pub received_at: Vec<pgrx::datum::TimestampWithTimeZone>,
+    /// `measurement_value`.
+    pub value: Vec<f64>,
+    /// `raw_value`, where calibration changed it.
+    pub raw_value: Vec<Option<f64>>,
+    /// `measurement_unit`.
+    pub unit: Vec<String>,
+    /// `data_quality`.
+    pub data_quality: Vec<&'static str>,
+    /// `quality_flags`.
+    pub quality_flags: Vec<i32>,
+    /// `is_anomaly`.
+    pub is_anomaly: Vec<bool>,
+    /// `is_onset`.
+    pub is_onset: Vec<bool>,
+    /// `anomaly_score`.
+    pub anomaly_score: Vec<f64>,
+    /// `measurement_metadata`, as text.
+    pub metadata: Vec<String>,
 }
 
 statement!(
     /// The primary key is the arbiter between sessions that offer the same reading.
     INSERT: (
-        UUIDOID, UUIDOID, UUIDOID, UUIDOID, TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID, FLOAT8OID, FLOAT8OID, TEXTOID,
-        TEXTOID, INT4OID, BOOLOID, FLOAT8OID, JSONBOID,
+        UUIDARRAYOID, UUIDARRAYOID, UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID,
+        TIMESTAMPTZARRAYOID, FLOAT8ARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT4ARRAYOID, BOOLARRAYOID,
+        BOOLARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID,
     )
     "INSERT INTO iot.sensor_data (
          data_id, sensor_id, device_id, organization_id, sensor_type, measurement_timestamp, received_at,
-         measurement_value, raw_value, measurement_unit, data_quality, quality_flags, is_anomaly, anomaly_score,
-         measurement_metadata)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-     ON CONFLICT (sensor_id, measurement_timestamp) DO NOTHING");
+         measurement_value, raw_value, measurement_unit, data_quality, quality_flags, is_anomaly, is_onset,
+         anomaly_score, measurement_metadata)
+     SELECT o.data_id, o.sensor_id, o.device_id, o.organization_id, o.sensor_type, o.measured_at, o.received_at,
+            o.value, o.raw_value, o.unit, o.data_quality, o.quality_flags, o.is_anomaly, o.is_onset,
+            o.score, o.metadata::pg_catalog.jsonb
+       FROM ROWS FROM (
+            pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
+            pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8),
+            pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11), pg_catalog.unnest($12),
+            pg_catalog.unnest($13), pg_catalog.unnest($14), pg_catalog.unnest($15), pg_catalog.unnest($16))
+         AS o (data_id, sensor_id, device_id, organization_id, sensor_type, measured_at, received_at, value, raw_value,
+               unit, data_quality, quality_flags, is_anomaly, is_onset, score, metadata)
+     ON CONFLICT (sensor_id, measurement_timestamp) DO NOTHING
+     RETURNING data_id");
 
-/// Stores `reading`; `false` when the sensor already has one of that time.
+/// Stores readings; the keys of those that were.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn insert(session: &mut Session<'_>, sensor: &Sensor<'_>, reading: &Reading<'_>) -> IotResult<bool> {
-    let raw_value = (reading.raw_value != reading.value).then_some(reading.raw_value);
+pub fn insert(session: &mut Session<'_>, columns: Columns) -> IotResult<Vec<Uuid>> {
     let rows = session.execute(
         &INSERT,
         &[
-            reading.data_id.into(),
-            sensor.sensor_id.into(),
-            sensor.device_id.into(),
-            sensor.organization_id.into(),
-            sensor.sensor_type.as_str().into(),
-            clock::to_pg(reading.measured_at).into(),
-            clock::to_pg(reading.received_at).into(),
-            reading.value.into(),
-            raw_value.into(),
-            sensor.unit.as_str().into(),
-            reading.quality.verdict().as_str().into(),
-            reading.quality.0.into(),
-            reading.is_anomaly.into(),
-            reading.anomaly_score.into(),
-            reading.metadata.into(),
+            columns.data_id.into(),
+            columns.sensor_id.into(),
+            columns.device_id.into(),
+            columns.organization_id.into(),
+            columns.sensor_type.into(),
+            columns.measured_at.into(),
+            columns.received_at.into(),
+            columns.value.into(),
+            columns.raw_value.into(),
+            columns.unit.into(),
+            columns.data_quality.into(),
+            columns.quality_flags.into(),
+            columns.is_anomaly.into(),
+            columns.is_onset.into(),
+            columns.anomaly_score.into(),
+            columns.metadata.into(),
         ],
     )?;
-    Ok(rows.count() == 1)
-}
-
-statement!(FIND: (UUIDOID, TIMESTAMPTZOID)
-    "SELECT r.data_id FROM iot.sensor_data r
-      WHERE r.sensor_id OPERATOR(pg_catalog.=) $1 AND r.measurement_timestamp OPERATOR(pg_catalog.=) $2");
-
-/// Key of the stored reading of that sensor and time, if the caller may see it.
-///
-/// # Errors
-/// Only what PostgreSQL raises.
-pub fn find(session: &mut Session<'_>, sensor_id: Uuid, measured_at: Timestamp) -> IotResult<Option<Uuid>> {
-    match session.execute(&FIND, &[sensor_id.into(), clock::to_pg(measured_at).into()])?.first() {
-        Some(row) => row.optional(1),
-        None => Ok(None),
-    }
+    let mut stored = Vec::with_capacity(rows.count());
+    rows.for_each(|row| {
+        stored.push(row.get(1)?);
+        Ok(())
+    })?;
+    Ok(stored)
 }

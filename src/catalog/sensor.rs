@@ -1,101 +1,94 @@
-//! `iot.sensors` with its device and calibration: what a reading needs to know of its sensor.
+//! `iot.sensors` with devices and calibrations: what readings need to know of their sensors.
 
-use iot_core::ingest::PhysicalRange;
-use iot_core::time::Timestamp;
+use iot_core::ingest::{Calibration, PhysicalRange};
 use pgrx::Uuid;
-use pgrx::datum::Interval;
 
+use crate::engine::profile::{CalibrationPeriod, Profile};
 use crate::error::{IotError, IotResult};
 use crate::pg::clock;
 use crate::pg::jsonb::Jsonb;
-use crate::pg::statement::Session;
+use crate::pg::statement::{Row, Session};
+use crate::pg::value::TextImage;
 use crate::statement;
 
-/// A sensor as registered, and the calibration that holds at the reading's time.
-pub struct Sensor<'session> {
-    /// The sensor's key.
-    pub sensor_id: Uuid,
-    /// The device that carries it.
-    pub device_id: Uuid,
-    /// The device's type, if known.
-    pub device_type_id: Option<Uuid>,
-    /// The device's organization, if any.
-    pub organization_id: Option<Uuid>,
-    /// What it measures, such as `temperature`.
-    pub sensor_type: String,
-    /// Unit of the calibrated value.
-    pub unit: String,
-    /// Lifecycle state; only `active` sensors are read.
-    pub status: String,
-    /// Physical limits of the calibrated value.
-    pub physical_range: PhysicalRange,
-    /// Display name.
-    pub sensor_name: String,
-    /// Display name of the device.
-    pub device_name: String,
-    /// Calibration valid at the reading's time.
-    pub calibration: Jsonb<'session>,
-    /// How far back readings are accepted, when `setup()` was told.
-    pub retention: Option<Interval>,
-}
-
-statement!(LOAD: (UUIDOID, TIMESTAMPTZOID)
-    "SELECT s.device_id, d.device_type_id, d.organization_id, s.sensor_type, s.unit_of_measure, s.sensor_status,
-            s.physical_minimum, s.physical_maximum, s.sensor_name, d.device_name,
-            COALESCE(c.calibration_data, s.calibration_data),
-            (SELECT p.retention FROM iot.partition_policy p
-              WHERE p.parent OPERATOR(pg_catalog.=) 'iot.sensor_data'::pg_catalog.regclass)
+statement!(LOAD: (UUIDARRAYOID)
+    "SELECT s.sensor_id, s.device_id, d.device_type_id, d.organization_id, s.sensor_type, s.unit_of_measure,
+            s.sensor_status, s.physical_minimum, s.physical_maximum, s.sensor_name, d.device_name, s.calibration_data
        FROM iot.sensors s
        JOIN iot.devices d ON d.device_id OPERATOR(pg_catalog.=) s.device_id
-       LEFT JOIN iot.sensor_calibrations c
-         ON c.sensor_id OPERATOR(pg_catalog.=) s.sensor_id
-        AND c.valid_from OPERATOR(pg_catalog.<=) $2 AND c.valid_to OPERATOR(pg_catalog.>) $2
-      WHERE s.sensor_id OPERATOR(pg_catalog.=) $1");
+      WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1)");
 
-/// The sensor `sensor_id` as it stood at the time `at`, whatever its state.
+/// The registered ones among `sensor_ids`, in no order, without calibration history and rules.
 ///
 /// # Errors
-/// 42704 when it does not exist or is hidden from the caller by row security.
-pub fn load<'session>(
-    session: &mut Session<'session>,
-    sensor_id: Uuid,
-    at: Timestamp,
-) -> IotResult<Sensor<'session>> {
-    let Some(row) = session.execute(&LOAD, &[sensor_id.into(), clock::to_pg(at).into()])?.first() else {
-        return Err(IotError::unknown_object(format!("sensor \"{sensor_id}\" does not exist"))
-            .hint("Register it in iot.sensors first, and check that row security lets this role see it."));
-    };
-    let calibration = row.jsonb(11)?.ok_or_else(|| {
-        IotError::wrong_state(format!("sensor \"{sensor_id}\" has a NULL calibration"))
-            .hint("Set iot.sensors.calibration_data to '{}'.")
+/// Only what PostgreSQL raises.
+pub fn load(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<Vec<Profile>> {
+    let rows = session.execute(&LOAD, &[sensor_ids.into()])?;
+    let mut profiles = Vec::with_capacity(rows.count());
+    rows.for_each(|row| {
+        profiles.push(profile(row)?);
+        Ok(())
     })?;
-    Ok(Sensor {
+    Ok(profiles)
+}
+
+fn profile(row: &Row<'_>) -> IotResult<Profile> {
+    let sensor_id: Uuid = row.get(1)?;
+    let sensor_type: String = row.get(5)?;
+    let unit: String = row.get(6)?;
+    Ok(Profile {
         sensor_id,
-        device_id: row.get(1)?,
-        device_type_id: row.optional(2)?,
-        organization_id: row.optional(3)?,
-        sensor_type: row.get(4)?,
-        unit: row.get(5)?,
-        status: row.get(6)?,
-        physical_range: PhysicalRange { minimum: row.optional(7)?, maximum: row.optional(8)? },
-        sensor_name: row.get(9)?,
-        device_name: row.get(10)?,
-        calibration,
-        retention: row.optional(12)?,
+        device_id: row.get(2)?,
+        device_type_id: row.optional(3)?,
+        organization_id: row.optional(4)?,
+        images: (TextImage::new(&sensor_type), TextImage::new(&unit)),
+        sensor_type,
+        unit,
+        status: row.get(7)?,
+        physical_range: PhysicalRange { minimum: row.optional(8)?, maximum: row.optional(9)? },
+        sensor_name: row.get(10)?,
+        device_name: row.get(11)?,
+        calibration: parsed(row.jsonb(12)?, sensor_id),
+        calibrations: Vec::new(),
+        rules: Vec::new(),
     })
 }
 
-impl Sensor<'_> {
-    /// Refuses a sensor that is not in service.
-    ///
-    /// # Errors
-    /// 55000.
-    pub fn require_active(&self) -> IotResult<()> {
-        if self.status == "active" {
-            return Ok(());
-        }
-        Err(IotError::wrong_state(format!("sensor \"{}\" is not active", self.sensor_id))
-            .detail(format!("Its sensor_status is \"{}\".", self.status))
-            .hint("Set iot.sensors.sensor_status to 'active' to accept its readings."))
-    }
+fn parsed(calibration: Option<Jsonb<'_>>, sensor_id: Uuid) -> IotResult<Calibration> {
+    let calibration = calibration.ok_or_else(|| {
+        IotError::wrong_state(format!("sensor \"{sensor_id}\" has a NULL calibration"))
+            .hint("Set iot.sensors.calibration_data to '{}'.")
+    })?;
+    Ok(Calibration::from_json(&calibration.parse()?)?)
+}
+
+statement!(LOAD_CALIBRATIONS: (UUIDARRAYOID)
+    "SELECT c.sensor_id, c.valid_from, c.valid_to, c.calibration_data
+       FROM iot.sensor_calibrations c
+      WHERE c.sensor_id OPERATOR(pg_catalog.=) ANY ($1)
+      ORDER BY c.sensor_id, c.valid_from");
+
+/// The calibration histories of `sensor_ids`: each period with its sensor, by sensor and time.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn load_calibrations(
+    session: &mut Session<'_>,
+    sensor_ids: Vec<Uuid>,
+) -> IotResult<Vec<(Uuid, CalibrationPeriod)>> {
+    let rows = session.execute(&LOAD_CALIBRATIONS, &[sensor_ids.into()])?;
+    let mut periods = Vec::with_capacity(rows.count());
+    rows.for_each(|row| {
+        let sensor_id = row.get(1)?;
+        periods.push((
+            sensor_id,
+            CalibrationPeriod {
+                from: clock::from_pg(row.get(2)?),
+                to: clock::from_pg(row.get(3)?),
+                calibration: parsed(row.jsonb(4)?, sensor_id),
+            },
+        ));
+        Ok(())
+    })?;
+    Ok(periods)
 }

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod buckets;
+mod bulk_insert;
 mod commands;
 mod ingest;
 mod partitions;

@@ -29,6 +29,19 @@ impl Jsonb<'_> {
         unsafe { std::slice::from_raw_parts(self.varlena.cast::<u8>(), varsize_any(self.varlena)) }
     }
 
+    /// The value as an argument or a column of PostgreSQL's.
+    pub(super) fn as_datum(&self) -> pg_sys::Datum {
+        self.varlena.into()
+    }
+
+    /// The value as PostgreSQL prints it.
+    pub fn to_text(self) -> String {
+        // SAFETY: `jsonb_out` returns a NUL-terminated string in the current memory context.
+        let text: Option<&CStr> =
+            unsafe { direct_function_call(pg_sys::jsonb_out, &[Some(self.varlena.into())]) };
+        text.unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// The value as serde sees it. For rules and calibrations when they are compiled, not for readings.
     ///
     /// # Errors

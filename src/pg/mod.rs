@@ -2,12 +2,18 @@
 //! does not wrap. Every block states why it is sound.
 #![allow(unsafe_code)]
 
+pub mod bulk_insert;
 pub mod clock;
 mod first_last;
+pub mod invalidation;
 pub mod jsonb;
 pub mod partition_bounds;
 pub mod random;
 pub mod relation;
 pub mod security;
 pub mod settings;
+pub mod shared;
 pub mod statement;
+pub mod transaction;
+mod trigger;
+pub mod value;

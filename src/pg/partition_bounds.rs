@@ -19,20 +19,58 @@ pub fn ranges(parent: &OpenRelation) -> IotResult<Vec<PartitionRange>> {
     Ok((0..bounds.len()).filter_map(|upper| bounds.range_below(upper)).collect())
 }
 
-/// Whether some partition of `parent` takes rows of the time `at`. Binary search, no allocation.
+/// A time in each range that `times` need and no partition of `parent` has: usually none. A binary search per time, and
+/// not even that while they stay in one partition.
 ///
 /// # Errors
 /// As [`ranges`].
-pub fn covers(parent: &OpenRelation, at: Timestamp) -> IotResult<bool> {
+pub fn uncovered(parent: &OpenRelation, times: impl Iterator<Item = Timestamp>) -> IotResult<Vec<Timestamp>> {
     check_partitioned_by_time(parent)?;
     let bounds = bounds(parent);
-    let (mut low, mut high) = (0, bounds.len());
-    while low < high {
-        let middle = low.midpoint(high);
-        if bounds.value(middle) <= at { low = middle + 1 } else { high = middle }
+    let mut missing = Vec::new();
+    let mut last: Option<PartitionRange> = None;
+    for at in times {
+        if last.is_some_and(|range| range.contains(at)) {
+            continue;
+        }
+        let upper = bounds.first_above(at);
+        last = (upper < bounds.len()).then(|| bounds.range_below(upper)).flatten();
+        if last.is_none() {
+            missing.push(at);
+        }
     }
-    // `low` is now the first bound above `at`, which is the upper bound of the range that would hold it.
-    Ok(low < bounds.len() && bounds.has_partition_below(low))
+    missing.sort_unstable();
+    missing.dedup();
+    Ok(missing)
+}
+
+/// Where a row of some time goes.
+pub(super) enum Route {
+    /// To this partition, which takes the times of the range.
+    Partition(pg_sys::Oid, PartitionRange),
+    /// To the default partition.
+    Default,
+    /// Nowhere.
+    Missing,
+}
+
+/// The partition of `parent` for the time `at`. `parent` has a [`time_column_number`]: the caller made sure of it.
+pub(super) fn route(parent: &OpenRelation, at: Timestamp) -> Route {
+    let bounds = bounds(parent);
+    let upper = bounds.first_above(at);
+    if upper < bounds.len()
+        && let Some(range) = bounds.range_below(upper)
+    {
+        return Route::Partition(bounds.partition_below(upper), range);
+    }
+    if bounds.has_default() { Route::Default } else { Route::Missing }
+}
+
+/// The number of the column by which `parent` is partitioned, if it is partitioned by range over one `timestamptz`.
+pub(super) fn time_column_number(parent: &OpenRelation) -> Option<i16> {
+    single_range_column(parent.oid())
+        // SAFETY: the column exists.
+        .filter(|&column| unsafe { pg_sys::get_atttype(parent.oid(), column) } == pg_sys::TIMESTAMPTZOID)
 }
 
 /// Name of the column by which `parent` is partitioned.
@@ -48,19 +86,13 @@ pub fn time_column(parent: &OpenRelation) -> IotResult<String> {
 
 /// The number of the partitioning column, when it is the only one, plain, and a `timestamptz`.
 fn check_partitioned_by_time(parent: &OpenRelation) -> IotResult<i16> {
-    single_range_column(parent.oid())
-        // SAFETY: the column exists.
-        .filter(|&column| unsafe { pg_sys::get_atttype(parent.oid(), column) } == pg_sys::TIMESTAMPTZOID)
-        .ok_or_else(|| {
-            IotError::new(
-                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-                format!(
-                    "table \"{}\" is not partitioned by range over one timestamptz column",
-                    parent.name()
-                ),
-            )
-            .hint("Name a table created with PARTITION BY RANGE (<timestamptz column>).")
-        })
+    time_column_number(parent).ok_or_else(|| {
+        IotError::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("table \"{}\" is not partitioned by range over one timestamptz column", parent.name()),
+        )
+        .hint("Name a table created with PARTITION BY RANGE (<timestamptz column>).")
+    })
 }
 
 /// From the cached row of `pg_partitioned_table`; an expression has column number 0.
@@ -101,7 +133,7 @@ fn bounds(parent: &OpenRelation) -> Bounds {
             let before = pg_sys::SharedInvalidMessageCounter;
             let descriptor = pg_sys::RelationGetPartitionDesc(parent.cache_entry(), true);
             if pg_sys::SharedInvalidMessageCounter == before {
-                return Bounds((*descriptor).boundinfo);
+                return Bounds { descriptor, bounds: (*descriptor).boundinfo };
             }
             pg_sys::RelationCacheInvalidateEntry(parent.oid());
         }
@@ -111,15 +143,18 @@ fn bounds(parent: &OpenRelation) -> Bounds {
 /// PostgreSQL's sorted list of range bounds. Null when there is no partition at all.
 ///
 /// For a range-partitioned table, `indexes[i]` is the partition whose upper bound is `datums[i]`, or −1 for a gap.
-struct Bounds(pg_sys::PartitionBoundInfo);
+struct Bounds {
+    descriptor: pg_sys::PartitionDesc,
+    bounds: pg_sys::PartitionBoundInfo,
+}
 
 impl Bounds {
     fn len(&self) -> usize {
-        if self.0.is_null() {
+        if self.bounds.is_null() {
             return 0;
         }
         // SAFETY: not null, and valid while the relation is open.
-        usize::try_from(unsafe { (*self.0).ndatums }).unwrap_or(0)
+        usize::try_from(unsafe { (*self.bounds).ndatums }).unwrap_or(0)
     }
 
     /// The bound at `index`; MINVALUE and MAXVALUE read as the infinities.
@@ -127,19 +162,41 @@ impl Bounds {
         debug_assert!(index < self.len());
         // SAFETY: `index` is below `ndatums`; both arrays have that many rows of one column each.
         unsafe {
-            let kind = **(*self.0).kind.add(index);
+            let kind = **(*self.bounds).kind.add(index);
             match kind {
                 pg_sys::PartitionRangeDatumKind::PARTITION_RANGE_DATUM_MINVALUE => Timestamp(i64::MIN),
                 pg_sys::PartitionRangeDatumKind::PARTITION_RANGE_DATUM_MAXVALUE => Timestamp(i64::MAX),
-                _ => Timestamp((**(*self.0).datums.add(index)).value() as i64),
+                _ => Timestamp((**(*self.bounds).datums.add(index)).value() as i64),
             }
         }
+    }
+
+    /// The first bound above `at`: the upper bound of the range that would hold it.
+    fn first_above(&self, at: Timestamp) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.value(middle) <= at { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
+    fn has_default(&self) -> bool {
+        // SAFETY: not null, and valid while the relation is open; −1 says that there is none.
+        !self.bounds.is_null() && unsafe { (*self.bounds).default_index } >= 0
+    }
+
+    /// The partition below `upper`, which has one.
+    fn partition_below(&self, upper: usize) -> pg_sys::Oid {
+        debug_assert!(self.has_partition_below(upper));
+        // SAFETY: a number in `indexes` that is not negative is one of a partition in `oids` of the same descriptor.
+        unsafe { *(*self.descriptor).oids.add(*(*self.bounds).indexes.add(upper) as usize) }
     }
 
     fn has_partition_below(&self, upper: usize) -> bool {
         debug_assert!(upper < self.len());
         // SAFETY: `indexes` has `ndatums + 1` entries.
-        unsafe { *(*self.0).indexes.add(upper) >= 0 }
+        unsafe { *(*self.bounds).indexes.add(upper) >= 0 }
     }
 
     fn range_below(&self, upper: usize) -> Option<PartitionRange> {

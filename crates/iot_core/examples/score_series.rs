@@ -156,7 +156,7 @@ fn measure(options: &Options, all: &[Series]) -> Result<(), Box<dyn Error>> {
     }
     let nanoseconds = fastest * 1e9 / count.max(1) as f64;
     let bytes = match options.kind {
-        DetectorKind::Zscore => ZscoreWindow::ENCODED_LEN + Episode::ENCODED_LEN,
+        DetectorKind::Zscore => size_of::<ZscoreWindow>() + Episode::ENCODED_LEN,
         kind => DetectorState::encoded_len(kind),
     };
     println!(

@@ -74,6 +74,33 @@ BEGIN
         ('alerts', 'alerts_stamp_status',
          'BEFORE INSERT OR UPDATE OF alert_status', 'FOR EACH ROW', 'alerts_stamp_status'),
 
+        -- What every session keeps of the registry. Columns that change with each reading do not count.
+        ('sensors', 'sensors_changed',
+         'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'registry_changed'),
+        ('devices', 'devices_changed',
+         'AFTER INSERT OR DELETE OR UPDATE OF device_id, device_type_id, organization_id, device_name, device_status',
+         'FOR EACH ROW', 'registry_changed'),
+        ('sensor_calibrations', 'sensor_calibrations_changed',
+         'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'registry_changed'),
+        ('alert_rules', 'alert_rules_changed',
+         'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'registry_changed'),
+        ('device_groups', 'device_groups_changed',
+         'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'registry_changed'),
+        ('device_group_members', 'device_group_members_changed',
+         'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'registry_changed'),
+        ('organizations', 'organizations_changed',
+         'AFTER INSERT OR DELETE OR UPDATE OF organization_id, parent_organization_id', 'FOR EACH ROW', 'registry_changed'),
+        ('sensor_calibrations', 'sensor_calibrations_truncated', 'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'registry_changed'),
+        ('alert_rules', 'alert_rules_truncated', 'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'registry_changed'),
+        ('device_groups', 'device_groups_truncated', 'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'registry_changed'),
+        ('device_group_members', 'device_group_members_truncated',
+         'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'registry_changed'),
+
+        -- Readings that did not come through the engine.
+        ('sensor_data', 'sensor_data_changed',
+         'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'readings_changed'),
+        ('sensor_data', 'sensor_data_truncated', 'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'readings_changed'),
+
         -- Dynamic groups: the lock, then what changes who is in them.
         ('devices', 'devices_lock_group_membership',
          'BEFORE INSERT OR DELETE OR UPDATE OF device_id, device_type_id, device_status, firmware_version, hardware_version, location, organization_id',
@@ -129,6 +156,10 @@ BEGIN
                AND t.tgfoid = format('iot.%I()', wanted.function_name)::regprocedure);
         EXECUTE format('CREATE OR REPLACE TRIGGER %I %s ON iot.%I %s EXECUTE FUNCTION iot.%I()',
                        wanted.trigger_name, wanted.event, wanted.table_name, wanted.level, wanted.function_name);
+        -- What replication applies makes caches and states untrue as well.
+        IF wanted.function_name IN ('registry_changed', 'readings_changed') THEN
+            EXECUTE format('ALTER TABLE iot.%I ENABLE ALWAYS TRIGGER %I', wanted.table_name, wanted.trigger_name);
+        END IF;
         history_was_kept := history_was_kept AND wanted.trigger_name <> 'sensors_record_calibration';
     END LOOP;
 

@@ -18,7 +18,7 @@ mod sigma;
 mod state;
 mod surprise;
 mod window;
-mod zscore;
+mod zscore_window;
 
 pub use adaptive::AdaptiveConstants;
 pub use episode::{Episode, Refractory};
@@ -29,7 +29,7 @@ pub use state::DetectorState;
 pub use window::{
     ANOMALY_LIMIT, AnomalyScore, MAXIMUM_SCORE, SUB_BUCKET, WINDOW, WindowStatistics, score, window_start,
 };
-pub use zscore::{WindowCursor, WindowDelta, ZscoreWindow};
+pub use zscore_window::{SUB_BUCKETS, SubBucket, WindowCursor, WindowDelta, ZscoreWindow};
 
 /// Values beyond this magnitude count as this large, so that their squares stay finite.
 const MAGNITUDE: f64 = 1e150;

@@ -1,14 +1,16 @@
 //! A whole series of readings through a detector.
 
 use super::state::LEARNING;
-use super::{AdaptiveConstants, DetectorKind, DetectorState, Episode, Verdict, WindowCursor, ZscoreWindow};
+use super::{
+    AdaptiveConstants, DetectorKind, DetectorState, Episode, MAGNITUDE, Verdict, WindowCursor, ZscoreWindow,
+};
 use crate::time::Timestamp;
 
 /// Any detector, with the state it needs.
 // The largest is used most, and there is one of them per series.
 #[allow(clippy::large_enum_variant)]
 enum Detector {
-    Zscore { window: ZscoreWindow, cursor: WindowCursor, episode: Episode },
+    Zscore { window: ZscoreWindow, cursor: Option<WindowCursor>, episode: Episode },
     Stateful(DetectorState),
 }
 
@@ -16,11 +18,9 @@ impl Detector {
     fn new(kind: DetectorKind) -> Self {
         match DetectorState::new(kind) {
             Some(state) => Self::Stateful(state),
-            None => Self::Zscore {
-                window: ZscoreWindow::new(),
-                cursor: WindowCursor::new(),
-                episode: Episode::default(),
-            },
+            None => {
+                Self::Zscore { window: ZscoreWindow::default(), cursor: None, episode: Episode::default() }
+            }
         }
     }
 
@@ -33,19 +33,28 @@ impl Detector {
 }
 
 /// The next reading through the 24-hour rule: scores it, then adds it to the window. A reading older than the
-/// newest takes its place in the window, but starts no episode.
+/// newest takes its place in the window, but starts no episode. `cursor` is that of the window after the reading
+/// before, if there was one.
 pub fn observe_zscore(
     window: &mut ZscoreWindow,
-    cursor: &mut WindowCursor,
+    cursor: &mut Option<WindowCursor>,
     episode: &mut Episode,
     at: Timestamp,
     value: f64,
 ) -> Verdict {
-    let is_late = at < window.high_water();
+    let is_late = window.high_water().is_some_and(|newest| at < newest);
     window.advance(at);
-    let statistics = cursor.statistics(window);
+    let current = match cursor {
+        Some(current) if current.is_current(window) => *current,
+        _ => window.cursor(),
+    };
+    let statistics = current.statistics(window);
     let found = super::score(value, &statistics);
-    cursor.add(window, at, value);
+    // The square of a greater one is beyond double precision.
+    if value.abs() <= MAGNITUDE {
+        window.add(at, value);
+    }
+    *cursor = current.survives(at).then_some(current);
     Verdict {
         score: found.score,
         is_anomaly: found.is_anomaly,

@@ -60,6 +60,14 @@ pub enum TimeRejection {
 }
 
 impl TimeRejection {
+    /// It in one word: `too_old` or `too_new`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::TooOld { .. } => "too_old",
+            Self::TooNew { .. } => "too_new",
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {

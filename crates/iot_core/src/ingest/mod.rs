@@ -4,10 +4,14 @@ mod acceptance;
 mod calibration;
 mod calibration_error;
 mod identifier;
+pub mod payload;
 mod quality;
 
 pub use acceptance::{MAXIMUM_LEAD, TimeRejection, TimeVerdict, ValueRejection, accept_time, accept_value};
 pub use calibration::{Calibrated, Calibration};
 pub use calibration_error::CalibrationError;
 pub use identifier::DataIdGenerator;
-pub use quality::{DataQuality, PhysicalRange, QualityFlags, assess};
+pub use quality::{
+    DataQuality, Observation, PhysicalRange, QualityContext, QualityFlags, QualityLimits, QualityLimitsError,
+    assess, assess_observation,
+};

@@ -1,33 +1,31 @@
-//! Quality of a reading: the reasons for doubt, and the verdict from them.
+//! The reasons to doubt a reading, and the verdict from them.
 
 use std::ops::{BitOr, BitOrAssign};
 
 /// Reasons to doubt a reading, as a bit mask; none set means valid.
 ///
-/// Only [`OUT_OF_RANGE`](Self::OUT_OF_RANGE), [`FUTURE`](Self::FUTURE) and
-/// [`OUTSIDE_CALIBRATION`](Self::OUTSIDE_CALIBRATION) are set today. The other bits are reserved, so that
-/// stored masks keep their meaning.
+/// Masks are stored: a bit keeps its meaning for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct QualityFlags(pub i32);
 
 impl QualityFlags {
     /// Outside the physical range of the sensor.
     pub const OUT_OF_RANGE: Self = Self(1);
-    /// Reserved: changed faster than the sensor can.
+    /// Changed faster than the sensor can.
     pub const RATE_OF_CHANGE: Self = Self(2);
-    /// Reserved: a single outlier between its neighbours.
+    /// Far from the two readings before it, which agreed.
     pub const SPIKE: Self = Self(4);
-    /// Reserved: constant for longer than is plausible.
+    /// Constant for longer than is plausible.
     pub const FLATLINE: Self = Self(8);
-    /// Reserved: first reading after a gap.
+    /// First reading after a gap.
     pub const GAP: Self = Self(16);
-    /// Reserved: repeats another reading.
+    /// Repeats another reading that is kept as well. Whoever stores readings sets it; no assessment does.
     pub const DUPLICATE: Self = Self(32);
     /// Measured later than the server's clock plus the allowed skew.
     pub const FUTURE: Self = Self(64);
-    /// Reserved: arrived long after it was measured.
+    /// Arrived long after it was measured.
     pub const LATE: Self = Self(128);
-    /// Reserved: the calibration is past its due date.
+    /// The calibration is past its due date.
     pub const STALE_CALIBRATION: Self = Self(256);
     /// Outside the piecewise table of the calibration.
     pub const OUTSIDE_CALIBRATION: Self = Self(512);
@@ -103,73 +101,14 @@ impl DataQuality {
     }
 }
 
-/// The values that a sensor can physically have, in its unit. A missing bound is open.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct PhysicalRange {
-    /// Smallest possible value.
-    pub minimum: Option<f64>,
-    /// Largest possible value.
-    pub maximum: Option<f64>,
-}
-
-impl PhysicalRange {
-    /// Whether `value` is possible; the bounds themselves are.
-    pub fn contains(&self, value: f64) -> bool {
-        self.minimum.is_none_or(|minimum| value >= minimum)
-            && self.maximum.is_none_or(|maximum| value <= maximum)
-    }
-}
-
-/// The flags of a calibrated `value`: measured in the `future` or not, `outside_calibration` or not.
-pub fn assess(value: f64, range: &PhysicalRange, future: bool, outside_calibration: bool) -> QualityFlags {
-    let mut flags = QualityFlags::default();
-    if !range.contains(value) {
-        flags |= QualityFlags::OUT_OF_RANGE;
-    }
-    if future {
-        flags |= QualityFlags::FUTURE;
-    }
-    if outside_calibration {
-        flags |= QualityFlags::OUTSIDE_CALIBRATION;
-    }
-    flags
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const OPEN: PhysicalRange = PhysicalRange { minimum: None, maximum: None };
-    const ROOM: PhysicalRange = PhysicalRange { minimum: Some(-40.0), maximum: Some(85.0) };
 
     #[test]
     fn bits_are_what_is_stored() {
         let bits = QualityFlags::NAMES.map(|(flag, _)| flag.0);
         assert_eq!(bits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
-    }
-
-    #[test]
-    fn ranges_include_their_bounds() {
-        for (value, inside) in [(-40.0, true), (85.0, true), (20.0, true), (-40.1, false), (85.1, false)] {
-            assert_eq!(ROOM.contains(value), inside, "{value}");
-        }
-        assert!(OPEN.contains(f64::MAX));
-        assert!(PhysicalRange { minimum: Some(0.0), maximum: None }.contains(1e300));
-        assert!(!PhysicalRange { minimum: None, maximum: Some(0.0) }.contains(1.0));
-        assert!(!ROOM.contains(f64::NAN));
-    }
-
-    #[test]
-    fn each_reason_sets_its_flag() {
-        for (value, future, outside, expected) in [
-            (20.0, false, false, QualityFlags(0)),
-            (90.0, false, false, QualityFlags::OUT_OF_RANGE),
-            (20.0, true, false, QualityFlags::FUTURE),
-            (20.0, false, true, QualityFlags::OUTSIDE_CALIBRATION),
-            (90.0, true, true, QualityFlags(1 | 64 | 512)),
-        ] {
-            assert_eq!(assess(value, &ROOM, future, outside), expected);
-        }
     }
 
     #[test]

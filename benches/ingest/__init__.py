@@ -1,0 +1,1 @@
+"""The parts of benches/ingest.py: what is measured, and how."""

@@ -1,0 +1,300 @@
+//! A batch of readings through the whole pipeline, in the caller's transaction.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use iot_core::ingest::{self as rules, DataIdGenerator, TimeVerdict, accept_time, accept_value};
+use iot_core::sensor_state::SensorState;
+use iot_core::time::{MICROS_PER_DAY, Timestamp};
+use pgrx::Uuid;
+use pgrx::datum::Interval;
+
+use super::directory::{KeyMap, Lent};
+use super::duplicates;
+use super::judge::{Fate, Judged, Scorer};
+use super::matches::Matches;
+use super::overlay::{self, Entered};
+use super::profile::{self, Profile};
+use super::store;
+use crate::alert::DatabaseZone;
+use crate::catalog::reading;
+use crate::error::{IotError, IotResult};
+use crate::partition;
+use crate::pg::jsonb::Jsonb;
+use crate::pg::shared::counters::{self, Counter};
+use crate::pg::statement::with_session;
+use crate::pg::{clock, random};
+
+/// Days between 1970-01-01 (Unix) and 2000-01-01 (PostgreSQL).
+const UNIX_EPOCH_OFFSET_DAYS: i64 = 10_957;
+
+/// How far back readings are accepted when `setup()` was not told: ten years.
+const DEFAULT_RETENTION_DAYS: i64 = 3_653;
+
+/// A reading as offered.
+#[derive(Clone, Copy)]
+pub struct Offered<'a> {
+    /// `iot.sensors.sensor_id`.
+    pub sensor_id: [u8; 16],
+    /// When it was measured; nothing means now, and then it is never a duplicate.
+    pub measured_at: Option<Timestamp>,
+    /// Value as the device sent it.
+    pub value: f64,
+    /// What the device said beside it.
+    pub metadata: Jsonb<'a>,
+}
+
+/// What became of a batch.
+#[derive(Default)]
+pub struct Outcome {
+    /// What was decided about each reading, in the order they were offered.
+    pub judged: Vec<Judged>,
+    /// Why readings were not accepted: number in the batch and error, in order.
+    pub rejections: Vec<(u32, IotError)>,
+    /// Alerts that were opened or occurred again.
+    pub alerts: Vec<Uuid>,
+}
+
+impl Outcome {
+    /// How many readings ended so.
+    pub fn count(&self, wanted: impl Fn(&Judged) -> bool) -> usize {
+        self.judged.iter().filter(|judged| wanted(judged)).count()
+    }
+}
+
+/// Readings of one sensor in the batch.
+pub struct Group {
+    /// The sensor, if it is registered.
+    pub profile: Option<Rc<Profile>>,
+    /// Their numbers in the batch, in order of arrival.
+    pub readings: Vec<u32>,
+    /// What no other transaction can have beyond this time.
+    pub claimed: Timestamp,
+    /// The state is missing and has to be built.
+    missing: bool,
+}
+
+struct Batch<'a> {
+    offered: &'a [Offered<'a>],
+    groups: Vec<Group>,
+    now: Timestamp,
+    outcome: Outcome,
+}
+
+/// Takes `offered` through the pipeline. What cannot be accepted is reported in the outcome, not stored anywhere.
+///
+/// # Errors
+/// What concerns the whole batch, and what PostgreSQL raises.
+pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
+    let started = Instant::now();
+    let mut lent = Lent::new()?;
+    let mut batch = Batch {
+        offered,
+        groups: group(&mut lent, offered)?,
+        now: clock::now(),
+        outcome: Outcome { judged: vec![Judged::UNDECIDED; offered.len()], ..Outcome::default() },
+    };
+    let oldest = oldest_accepted(batch.now, lent.retention()?);
+    lent.give_back();
+    let looked_up = Instant::now();
+
+    batch.accept(oldest);
+    batch.enter_states()?;
+    duplicates::find(offered, &batch.groups, &mut batch.outcome.judged)?;
+    let matches = batch.score()?;
+    let scored = Instant::now();
+
+    partition::ensure_for_readings(batch.open_times())?;
+    store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged)?;
+    let stored = Instant::now();
+
+    if !matches.is_empty() {
+        batch.outcome.alerts = matches.write(offered, &batch.outcome.judged)?;
+    }
+    batch.outcome.rejections.sort_by_key(|&(number, _)| number);
+    for (counter, from, to) in [
+        (Counter::LookUpNanoseconds, started, looked_up),
+        (Counter::ScoreNanoseconds, looked_up, scored),
+        (Counter::StoreNanoseconds, scored, stored),
+        (Counter::AlertNanoseconds, stored, Instant::now()),
+    ] {
+        counters::add(counter, u64::try_from((to - from).as_nanos()).unwrap_or(u64::MAX));
+    }
+    batch.count();
+    Ok(batch.outcome)
+}
+
+/// Sorts the readings by sensor, keeping the order of arrival within each.
+fn group(lent: &mut Lent, offered: &[Offered<'_>]) -> IotResult<Vec<Group>> {
+    let mut numbers: KeyMap<u32> = KeyMap::default();
+    let mut groups: Vec<Group> = Vec::new();
+    let mut sensors: Vec<[u8; 16]> = Vec::new();
+    let mut last = None;
+    for (reading, offer) in offered.iter().enumerate() {
+        let number = match last {
+            Some((sensor, number)) if sensor == offer.sensor_id => number,
+            _ => *numbers.entry(offer.sensor_id).or_insert_with(|| {
+                sensors.push(offer.sensor_id);
+                groups.push(Group {
+                    profile: None,
+                    readings: Vec::new(),
+                    claimed: Timestamp(i64::MAX),
+                    missing: false,
+                });
+                groups.len() as u32 - 1
+            }),
+        };
+        last = Some((offer.sensor_id, number));
+        groups[number as usize].readings.push(reading as u32);
+    }
+    for (group, profile) in groups.iter_mut().zip(lent.profiles(sensors.iter())?) {
+        group.profile = profile;
+    }
+    Ok(groups)
+}
+
+/// Start of the accepted past: the retention that `setup()` was told, else ten years.
+fn oldest_accepted(now: Timestamp, retention: Option<Interval>) -> Timestamp {
+    let micros = retention.map_or(DEFAULT_RETENTION_DAYS * MICROS_PER_DAY, |retention| {
+        // Months count as 31 days here: a horizon that is a little generous rejects nothing that should be kept.
+        (i64::from(retention.months()) * 31 + i64::from(retention.days()))
+            .saturating_mul(MICROS_PER_DAY)
+            .saturating_add(retention.micros())
+    });
+    Timestamp(now.0.saturating_sub(micros))
+}
+
+impl Batch<'_> {
+    /// Sensor, value, time, calibration, quality.
+    fn accept(&mut self, oldest: Timestamp) {
+        let skew = crate::guc::clock_skew_micros();
+        for group in &self.groups {
+            for &number in &group.readings {
+                let offer = &self.offered[number as usize];
+                let judged = &mut self.outcome.judged[number as usize];
+                let accepted = match &group.profile {
+                    Some(profile) => accept_one(profile, offer, self.now, oldest, skew, judged),
+                    None => Err(profile::unknown_sensor(Uuid::from_bytes(offer.sensor_id))),
+                };
+                if let Err(error) = accepted {
+                    judged.fate = Fate::Rejected;
+                    self.outcome.rejections.push((number, error));
+                }
+            }
+        }
+    }
+
+    /// Touches the state of each sensor, and builds those that are missing, all at once.
+    fn enter_states(&mut self) -> IotResult<()> {
+        let mut missing = Vec::new();
+        for group in &mut self.groups {
+            let open = group.readings.iter().map(|&n| &self.outcome.judged[n as usize]);
+            let newest = open.filter(|judged| judged.fate == Fate::Open).map(|judged| judged.at).max();
+            let (Some(profile), Some(newest)) = (&group.profile, newest) else { continue };
+            match overlay::enter(profile.sensor_id, profile.device_id, newest) {
+                Entered::Ready(claimed) => group.claimed = claimed,
+                Entered::Missing => {
+                    group.missing = true;
+                    missing.push(profile.sensor_id);
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        counters::add(Counter::WindowReads, missing.len() as u64);
+        let states = with_session(|session| reading::states(session, missing))?;
+        for group in self.groups.iter_mut().filter(|group| group.missing) {
+            let Some(profile) = &group.profile else { continue };
+            let state: SensorState = states.get(profile.sensor_id.as_bytes()).copied().unwrap_or_default();
+            group.claimed = state.window.high_water().unwrap_or(Timestamp(i64::MIN));
+            overlay::provide(profile.sensor_id, state);
+        }
+        Ok(())
+    }
+
+    /// Scores what will be stored and evaluates the rules.
+    fn score(&mut self) -> IotResult<Matches> {
+        let mut matches = Matches::default();
+        let zone = DatabaseZone::default();
+        for group in &self.groups {
+            let Some(profile) = &group.profile else { continue };
+            matches.next_sensor();
+            overlay::with_state(profile.sensor_id, |kept| {
+                let mut scorer = Scorer::new(kept, self.now);
+                for &number in &group.readings {
+                    let judged = &mut self.outcome.judged[number as usize];
+                    if judged.fate != Fate::Open {
+                        continue;
+                    }
+                    judged.data_id = next_data_id(self.now)?;
+                    scorer.score(judged);
+                    let metadata = self.offered[number as usize].metadata;
+                    for rule in &profile.rules {
+                        if let Some(threshold) = rule.matches(judged.value, metadata, judged.at, &zone) {
+                            matches.add(rule, profile, number, threshold);
+                        }
+                    }
+                }
+                Ok::<(), IotError>(())
+            })
+            .transpose()?;
+        }
+        Ok(matches)
+    }
+
+    fn open_times(&self) -> impl Iterator<Item = Timestamp> {
+        self.outcome.judged.iter().filter(|judged| judged.fate == Fate::Open).map(|judged| judged.at)
+    }
+
+    fn count(&self) {
+        let count = |wanted: fn(&Judged) -> bool| self.outcome.count(wanted) as u64;
+        counters::add(Counter::Batches, 1);
+        counters::add(Counter::Offered, self.offered.len() as u64);
+        counters::raise_to(Counter::LargestBatch, self.offered.len() as u64);
+        counters::add(Counter::Stored, count(|judged| judged.fate == Fate::Stored));
+        counters::add(Counter::Duplicates, count(|judged| matches!(judged.fate, Fate::Duplicate(_))));
+        counters::add(Counter::Rejected, self.outcome.rejections.len() as u64);
+        counters::add(Counter::Anomalies, count(|judged| judged.fate == Fate::Stored && judged.is_anomaly));
+        counters::add(Counter::Onsets, count(|judged| judged.fate == Fate::Stored && judged.is_onset));
+        counters::add(Counter::AlertMatches, self.outcome.alerts.len() as u64);
+    }
+}
+
+fn accept_one(
+    profile: &Profile,
+    offer: &Offered<'_>,
+    now: Timestamp,
+    oldest: Timestamp,
+    skew: i64,
+    judged: &mut Judged,
+) -> IotResult<()> {
+    accept_value(offer.value)?;
+    profile.require_active()?;
+    let at = offer.measured_at.unwrap_or(now);
+    let verdict = accept_time(at, now, oldest, skew)?;
+    let calibrated = profile.calibrate(offer.value, at)?;
+    judged.at = at;
+    judged.value = calibrated.value;
+    judged.quality = rules::assess(
+        calibrated.value,
+        &profile.physical_range,
+        verdict == TimeVerdict::Future,
+        calibrated.extrapolated,
+    );
+    Ok(())
+}
+
+/// A time-ordered key for a row stored at `now`.
+///
+/// # Errors
+/// XX000 when the operating system has no randomness.
+pub fn next_data_id(now: Timestamp) -> IotResult<[u8; 16]> {
+    use std::cell::RefCell;
+    thread_local! {
+        static GENERATOR: RefCell<DataIdGenerator> = RefCell::new(DataIdGenerator::default());
+    }
+    let unix_micros = now.0 + UNIX_EPOCH_OFFSET_DAYS * MICROS_PER_DAY;
+    let random = random::bytes()?;
+    Ok(GENERATOR.with_borrow_mut(|generator| generator.next(unix_micros, random)))
+}

@@ -1,0 +1,164 @@
+//! The backend's cache of sensor profiles, and when it may be used.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+
+use pgrx::datum::Interval;
+use pgrx::{Uuid, pg_sys};
+
+use super::profile::Profile;
+use crate::catalog::{self, partition_policy, sensor};
+use crate::error::IotResult;
+use crate::pg::relation::in_schema_iot;
+use crate::pg::statement::{Session, with_session};
+use crate::pg::{invalidation, security, transaction};
+
+/// Tables whose rows are cached here.
+const CACHED_TABLES: [&std::ffi::CStr; 9] = [
+    c"sensors",
+    c"devices",
+    c"sensor_calibrations",
+    c"alert_rules",
+    c"device_groups",
+    c"device_group_members",
+    c"organizations",
+    c"partition_policy",
+    c"sensor_data",
+];
+
+/// Profiles kept at most, some 2 kB each; beyond that the cache starts anew.
+const MAXIMUM_PROFILES: usize = 100_000;
+
+/// Sensor keys are random already (or chosen by the owner of the registry, who gains nothing from collisions).
+#[derive(Default)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0_u8; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = (self.0.rotate_left(29) ^ u64::from_ne_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        }
+        self.0 ^= self.0 >> 32;
+    }
+
+    fn write_usize(&mut self, _length_prefix: usize) {}
+}
+
+/// A map keyed by uuid bytes.
+pub type KeyMap<V> = HashMap<[u8; 16], V, BuildHasherDefault<KeyHasher>>;
+
+/// Profiles by sensor. `None` stands for a sensor that does not exist (or is hidden): asked for, and not found.
+#[derive(Default)]
+pub struct Directory {
+    profiles: KeyMap<Option<Rc<Profile>>>,
+    retention: Option<Option<Interval>>,
+    generation: u64,
+    tables: Vec<pg_sys::Oid>,
+}
+
+thread_local! {
+    static CACHE: RefCell<Option<Directory>> = const { RefCell::new(None) };
+}
+
+/// The directory for one call; give it back with [`Directory::give_back`].
+pub struct Lent {
+    directory: Directory,
+    shared: bool,
+}
+
+impl Lent {
+    /// The backend's cache where the caller sees the registry as everybody does, else an empty directory that is filled
+    /// with what row security shows him.
+    pub fn new() -> IotResult<Self> {
+        catalog::require_setup()?;
+        invalidation::accept_messages();
+        let mut directory = CACHE.take().unwrap_or_default();
+        if directory.generation != invalidation::generation() || directory.tables.is_empty() {
+            let tables: Vec<_> = CACHED_TABLES.iter().filter_map(|name| in_schema_iot(name)).collect();
+            invalidation::watch(tables.clone());
+            directory = Directory { tables, generation: invalidation::generation(), ..Directory::default() };
+        }
+        // A snapshot older than the cache, or a cache older than the snapshot, would show what this transaction must not see.
+        let shared = !transaction::keeps_its_snapshot()
+            && directory.tables.iter().all(|&table| security::sees_all_rows(table));
+        if shared {
+            return Ok(Self { directory, shared });
+        }
+        CACHE.set(Some(directory));
+        Ok(Self { directory: Directory::default(), shared })
+    }
+
+    /// Ends the call. What was loaded while the registry changed is not kept.
+    pub fn give_back(self) {
+        if !self.shared || self.directory.generation != invalidation::generation() {
+            return;
+        }
+        if self.directory.profiles.len() <= MAXIMUM_PROFILES {
+            CACHE.set(Some(self.directory));
+        }
+    }
+
+    /// Profiles of `sensors`, in their order; `None` for one that does not exist.
+    ///
+    /// # Errors
+    /// Only what PostgreSQL raises.
+    pub fn profiles<'a>(
+        &mut self,
+        sensors: impl Iterator<Item = &'a [u8; 16]> + Clone,
+    ) -> IotResult<Vec<Option<Rc<Profile>>>> {
+        let known = &self.directory.profiles;
+        let mut missing: Vec<Uuid> =
+            sensors.clone().filter(|id| !known.contains_key(*id)).map(|&id| Uuid::from_bytes(id)).collect();
+        if !missing.is_empty() {
+            missing.sort_unstable_by_key(|id| *id.as_bytes());
+            missing.dedup();
+            with_session(|session| self.directory.load(session, missing))?;
+        }
+        Ok(sensors.map(|id| self.directory.profiles.get(id).cloned().flatten()).collect())
+    }
+
+    /// How far back readings are accepted, when `setup()` was told.
+    ///
+    /// # Errors
+    /// Only what PostgreSQL raises.
+    pub fn retention(&mut self) -> IotResult<Option<Interval>> {
+        if let Some(known) = self.directory.retention {
+            return Ok(known);
+        }
+        let retention = match in_schema_iot(c"sensor_data") {
+            Some(table) => with_session(|session| partition_policy::load(session, table))?
+                .and_then(|policy| policy.retention),
+            None => None,
+        };
+        self.directory.retention = Some(retention);
+        Ok(retention)
+    }
+}
+
+impl Directory {
+    fn load(&mut self, session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<()> {
+        let mut profiles: KeyMap<Profile> = sensor::load(session, sensor_ids.clone())?
+            .into_iter()
+            .map(|profile| (*profile.sensor_id.as_bytes(), profile))
+            .collect();
+        for (sensor_id, period) in sensor::load_calibrations(session, sensor_ids.clone())? {
+            if let Some(profile) = profiles.get_mut(sensor_id.as_bytes()) {
+                profile.calibrations.push(period);
+            }
+        }
+        crate::alert::attach_rules(session, &mut profiles)?;
+        for sensor_id in sensor_ids {
+            let key = *sensor_id.as_bytes();
+            self.profiles.insert(key, profiles.remove(&key).map(Rc::new));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! What a reading needs to know of its sensor: everything that the registry, the calibration history and the alert
+//! rules say, prepared for use.
+
+use std::rc::Rc;
+
+use iot_core::ingest::{Calibrated, Calibration, PhysicalRange};
+use iot_core::time::Timestamp;
+use pgrx::Uuid;
+
+use crate::alert::Rule;
+use crate::error::{IotError, IotResult};
+use crate::pg::value::TextImage;
+
+/// A sensor as registered.
+pub struct Profile {
+    /// The sensor's key.
+    pub sensor_id: Uuid,
+    /// The device that carries it.
+    pub device_id: Uuid,
+    /// The device's type, if known.
+    pub device_type_id: Option<Uuid>,
+    /// The device's organization, if any.
+    pub organization_id: Option<Uuid>,
+    /// What it measures, such as `temperature`.
+    pub sensor_type: String,
+    /// Unit of the calibrated value.
+    pub unit: String,
+    /// The same two as stored with each reading.
+    pub images: (TextImage, TextImage),
+    /// Lifecycle state; only `active` sensors are read.
+    pub status: String,
+    /// Physical limits of the calibrated value.
+    pub physical_range: PhysicalRange,
+    /// Display name.
+    pub sensor_name: String,
+    /// Display name of the device.
+    pub device_name: String,
+    /// The current calibration, for times that the history does not cover.
+    pub calibration: IotResult<Calibration>,
+    /// The calibration history, oldest first.
+    pub calibrations: Vec<CalibrationPeriod>,
+    /// Active alert rules that cover it, by rule id.
+    pub rules: Vec<Rc<Rule>>,
+}
+
+/// A calibration and when it holds.
+pub struct CalibrationPeriod {
+    /// First time.
+    pub from: Timestamp,
+    /// First time after.
+    pub to: Timestamp,
+    /// What holds; an error when it was written while the triggers were away and cannot be used.
+    pub calibration: IotResult<Calibration>,
+}
+
+impl Profile {
+    /// Refuses a sensor that is not in service.
+    ///
+    /// # Errors
+    /// 55000.
+    pub fn require_active(&self) -> IotResult<()> {
+        if self.status == "active" {
+            return Ok(());
+        }
+        Err(IotError::wrong_state(format!("sensor \"{}\" is not active", self.sensor_id))
+            .detail(format!("Its sensor_status is \"{}\".", self.status))
+            .hint("Set iot.sensors.sensor_status to 'active' to accept its readings.")
+            .reason("inactive_sensor"))
+    }
+
+    /// The physical value of `raw`, by the calibration that held at `at`.
+    ///
+    /// # Errors
+    /// 22003 when the result is not finite; 22023 when the calibration cannot be used.
+    pub fn calibrate(&self, raw: f64, at: Timestamp) -> IotResult<Calibrated> {
+        // Most readings are new, and the current calibration stands last.
+        let period = self.calibrations.iter().rev().find(|period| period.from <= at && at < period.to);
+        period
+            .map_or(&self.calibration, |period| &period.calibration)
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|calibration| calibration.apply(raw).map_err(IotError::from))
+            .map_err(|error| {
+                error.detail(format!("Calibration of sensor \"{}\".", self.sensor_id)).reason("calibration")
+            })
+    }
+}
+
+/// A sensor that is not there, or hidden.
+pub fn unknown_sensor(sensor_id: Uuid) -> IotError {
+    IotError::unknown_object(format!("sensor \"{sensor_id}\" does not exist"))
+        .hint("Register it in iot.sensors first, and check that row security lets this role see it.")
+        .reason("unknown_sensor")
+}

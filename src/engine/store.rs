@@ -1,0 +1,243 @@
+//! The rows of a batch.
+
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::rc::Rc;
+
+use iot_core::ingest::DataQuality;
+use iot_core::time::Timestamp;
+use pgrx::pg_sys::{BOOLOID, FLOAT8OID, INT4OID, JSONBOID, TEXTOID, TIMESTAMPTZOID, UUIDOID};
+use pgrx::{PgSqlErrorCode, Uuid};
+
+use super::batch::{Group, Offered};
+use super::judge::{Fate, Judged};
+use super::overlay;
+use super::profile::Profile;
+use crate::catalog::reading::{self, Columns};
+use crate::error::{IotError, IotResult};
+use crate::pg::bulk_insert::{self, BulkInsert};
+use crate::pg::clock;
+use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
+use crate::pg::shared::counters::{self, Counter};
+use crate::pg::statement::with_session;
+use crate::pg::value::{ColumnValue, TextImage};
+
+/// Columns that the engine gives, in the order of [`values`].
+const COLUMNS: bulk_insert::Columns = &[
+    (c"measurement_timestamp", TIMESTAMPTZOID),
+    (c"received_at", TIMESTAMPTZOID),
+    (c"anomaly_score", FLOAT8OID),
+    (c"data_id", UUIDOID),
+    (c"sensor_id", UUIDOID),
+    (c"device_id", UUIDOID),
+    (c"quality_flags", INT4OID),
+    (c"is_anomaly", BOOLOID),
+    (c"is_onset", BOOLOID),
+    (c"measurement_value", FLOAT8OID),
+    (c"raw_value", FLOAT8OID),
+    (c"organization_id", UUIDOID),
+    (c"data_quality", TEXTOID),
+    (c"measurement_unit", TEXTOID),
+    (c"sensor_type", TEXTOID),
+    (c"measurement_metadata", JSONBOID),
+];
+
+/// Our own triggers on `iot.sensor_data`, which would only learn what the engine knows.
+const OWN_TRIGGERS: &[&CStr] = &[c"sensor_data_changed", c"sensor_data_truncated"];
+
+thread_local! {
+    /// The words of `data_quality` as stored.
+    static QUALITIES: [TextImage; 3] =
+        [DataQuality::Valid, DataQuality::Suspect, DataQuality::Invalid].map(|quality| TextImage::new(quality.as_str()));
+}
+
+/// Stores every reading that is still open, and settles its fate.
+///
+/// # Errors
+/// What PostgreSQL raises.
+pub fn write(
+    offered: &[Offered<'_>],
+    groups: &[Group],
+    received_at: Timestamp,
+    judged: &mut [Judged],
+) -> IotResult<()> {
+    let Some(table) = in_schema_iot(c"sensor_data") else { return Ok(()) };
+    let parent = OpenRelation::open(table, Lock::RowExclusive);
+    let mut left = Vec::new();
+    match BulkInsert::open(&parent, COLUMNS, OWN_TRIGGERS) {
+        Some(insert) => past_the_executor(insert, offered, groups, received_at, judged, &mut left)?,
+        None => visit_open(groups, judged, |number, profile, _| left.push((number, Rc::clone(profile)))),
+    }
+    drop(parent);
+    if left.is_empty() { Ok(()) } else { through_the_executor(left, offered, received_at, judged) }
+}
+
+fn visit_open(
+    groups: &[Group],
+    judged: &mut [Judged],
+    mut visit: impl FnMut(u32, &Rc<Profile>, &mut Judged),
+) {
+    for group in groups {
+        let Some(profile) = &group.profile else { continue };
+        for &number in &group.readings {
+            let reading = &mut judged[number as usize];
+            if reading.fate == Fate::Open {
+                visit(number, profile, reading);
+            }
+        }
+    }
+}
+
+/// Stores what can be stored so; the rest goes to `left`.
+fn past_the_executor(
+    mut insert: BulkInsert<'_>,
+    offered: &[Offered<'_>],
+    groups: &[Group],
+    received_at: Timestamp,
+    judged: &mut [Judged],
+    left: &mut Vec<(u32, Rc<Profile>)>,
+) -> IotResult<()> {
+    let mut appended = Vec::with_capacity(offered.len());
+    let mut result = Ok(());
+    QUALITIES.with(|qualities| {
+        visit_open(groups, judged, |number, profile, reading| {
+            if result.is_err() {
+                return;
+            }
+            let offer = &offered[number as usize];
+            match insert.append_values(&values(profile, offer, reading, received_at, qualities)) {
+                Ok(true) => reading.fate = Fate::Stored,
+                Ok(false) => left.push((number, Rc::clone(profile))),
+                Err(error) => result = Err(error),
+            }
+            appended.push((number, Rc::clone(profile)));
+        });
+    });
+    result?;
+    for row in insert.finish() {
+        let (number, profile) = &appended[row as usize];
+        judged[*number as usize].fate = Fate::Open;
+        settle_conflict(&offered[*number as usize], profile, received_at, &mut judged[*number as usize])?;
+    }
+    Ok(())
+}
+
+fn values<'a>(
+    profile: &'a Profile,
+    offer: &Offered<'a>,
+    reading: &'a Judged,
+    received_at: Timestamp,
+    qualities: &'a [TextImage; 3],
+) -> [ColumnValue<'a>; COLUMNS.len()] {
+    let raw_value =
+        if offer.value == reading.value { ColumnValue::Null } else { ColumnValue::Float(offer.value) };
+    [
+        ColumnValue::Timestamp(reading.at),
+        ColumnValue::Timestamp(received_at),
+        ColumnValue::Float(reading.score),
+        ColumnValue::Uuid(&reading.data_id),
+        ColumnValue::Uuid(profile.sensor_id.as_bytes()),
+        ColumnValue::Uuid(profile.device_id.as_bytes()),
+        ColumnValue::Integer(reading.quality.0),
+        ColumnValue::Boolean(reading.is_anomaly),
+        ColumnValue::Boolean(reading.is_onset),
+        ColumnValue::Float(reading.value),
+        raw_value,
+        profile.organization_id.as_ref().map_or(ColumnValue::Null, |id| ColumnValue::Uuid(id.as_bytes())),
+        ColumnValue::Text(&qualities[reading.quality.verdict() as usize]),
+        ColumnValue::Text(&profile.images.1),
+        ColumnValue::Text(&profile.images.0),
+        ColumnValue::Jsonb(offer.metadata),
+    ]
+}
+
+/// Stores `left` with an INSERT: under row security, with the triggers of the user, into partitions of any kind.
+fn through_the_executor(
+    left: Vec<(u32, Rc<Profile>)>,
+    offered: &[Offered<'_>],
+    received_at: Timestamp,
+    judged: &mut [Judged],
+) -> IotResult<()> {
+    let mut columns = Columns::default();
+    for (number, profile) in &left {
+        push(&mut columns, profile, &offered[*number as usize], &judged[*number as usize], received_at);
+    }
+    let stored = with_session(|session| super::writing(|| reading::insert(session, columns)))?;
+    let stored: HashSet<[u8; 16]> = stored.iter().map(|id| *id.as_bytes()).collect();
+    for (number, profile) in left {
+        let reading = &mut judged[number as usize];
+        if stored.contains(&reading.data_id) {
+            reading.fate = Fate::Stored;
+        } else {
+            settle_conflict(&offered[number as usize], &profile, received_at, reading)?;
+        }
+    }
+    Ok(())
+}
+
+/// A reading that met another one at the primary key: its state was counted with it, so it is read anew next time.
+fn settle_conflict(
+    offer: &Offered<'_>,
+    profile: &Profile,
+    received_at: Timestamp,
+    reading: &mut Judged,
+) -> IotResult<()> {
+    counters::add(Counter::Conflicts, 1);
+    overlay::mark_stale(*profile.sensor_id.as_bytes());
+    loop {
+        let mut columns = Columns::default();
+        push(&mut columns, profile, offer, reading, received_at);
+        let stored = with_session(|session| super::writing(|| reading::insert(session, columns)))?;
+        if !stored.is_empty() {
+            reading.fate = Fate::Stored;
+            return Ok(());
+        }
+        let found = with_session(|session| reading::find(session, &[(profile.sensor_id, reading.at)]))?;
+        let Some(&(_, data_id)) = found.first() else {
+            return Err(neither_stored_nor_found(profile, reading));
+        };
+        if offer.measured_at.is_some() {
+            reading.fate = Fate::Duplicate(Some(*data_id.as_bytes()));
+            return Ok(());
+        }
+        reading.at = Timestamp(reading.at.0 + 1);
+    }
+}
+
+fn push(
+    columns: &mut Columns,
+    profile: &Profile,
+    offer: &Offered<'_>,
+    reading: &Judged,
+    received_at: Timestamp,
+) {
+    columns.data_id.push(Uuid::from_bytes(reading.data_id));
+    columns.sensor_id.push(profile.sensor_id);
+    columns.device_id.push(profile.device_id);
+    columns.organization_id.push(profile.organization_id);
+    columns.sensor_type.push(profile.sensor_type.clone());
+    columns.measured_at.push(clock::to_pg(reading.at));
+    columns.received_at.push(clock::to_pg(received_at));
+    columns.value.push(reading.value);
+    columns.raw_value.push((offer.value != reading.value).then_some(offer.value));
+    columns.unit.push(profile.unit.clone());
+    columns.data_quality.push(reading.quality.verdict().as_str());
+    columns.quality_flags.push(reading.quality.0);
+    columns.is_anomaly.push(reading.is_anomaly);
+    columns.is_onset.push(reading.is_onset);
+    columns.anomaly_score.push(reading.score);
+    columns.metadata.push(offer.metadata.to_text());
+}
+
+fn neither_stored_nor_found(profile: &Profile, reading: &Judged) -> IotError {
+    IotError::new(
+        PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+        format!(
+            "reading of sensor \"{}\" at {} was not stored, and none of that time is visible",
+            profile.sensor_id,
+            reading.at.to_utc_literal()
+        ),
+    )
+    .detail("Either row security hides a stored one, or a trigger on iot.sensor_data discarded it.")
+    .hint("Let the role's SELECT policies on iot.sensor_data show the readings it stores, and look at your triggers.")
+}

@@ -1,0 +1,100 @@
+//! What happens at the end of transactions and subtransactions, and the questions a caller may ask about its own.
+
+use std::cell::Cell;
+
+use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
+
+use crate::error::IotError;
+
+/// What a listener does at the end of a transaction.
+///
+/// Everything that can fail belongs into `before_commit`: an error in `committed` would take the whole cluster down.
+pub struct Listener {
+    /// Whether the transaction did something of ours; if so it cannot be PREPAREd.
+    pub is_concerned: fn() -> bool,
+    /// Before others can see what the transaction did.
+    pub before_commit: fn(),
+    /// After they can. Only copies.
+    pub committed: fn(),
+    /// Instead of that.
+    pub rolled_back: fn(),
+    /// The subtransaction at this nesting level became part of the one above.
+    pub subtransaction_committed: fn(i32),
+    /// The subtransaction at this nesting level rolled back.
+    pub subtransaction_rolled_back: fn(i32),
+}
+
+thread_local! {
+    static LISTENER: Cell<Option<&'static Listener>> = const { Cell::new(None) };
+}
+
+/// Has `listener` called from now on in this backend; later calls do nothing.
+pub fn listen(listener: &'static Listener) {
+    if LISTENER.get().is_some() {
+        return;
+    }
+    LISTENER.set(Some(listener));
+    // SAFETY: the callbacks live as long as the process; the registration is for good. (pgrx's own registry forgets
+    // its callbacks at PREPARE.)
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(transaction_event), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(subtransaction_event), std::ptr::null_mut());
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn transaction_event(
+    event: pg_sys::XactEvent::Type,
+    _argument: *mut std::ffi::c_void,
+) {
+    use pg_sys::XactEvent::{
+        XACT_EVENT_ABORT, XACT_EVENT_COMMIT, XACT_EVENT_PRE_COMMIT, XACT_EVENT_PRE_PREPARE,
+    };
+    let Some(listener) = LISTENER.get() else { return };
+    if !(listener.is_concerned)() {
+        return;
+    }
+    match event {
+        XACT_EVENT_PRE_COMMIT => (listener.before_commit)(),
+        XACT_EVENT_COMMIT => (listener.committed)(),
+        XACT_EVENT_ABORT => (listener.rolled_back)(),
+        XACT_EVENT_PRE_PREPARE => IotError::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "cannot PREPARE a transaction that has stored readings",
+        )
+        .hint("Use COMMIT; or store readings with a plain INSERT INTO iot.sensor_data in two-phase transactions.")
+        .raise(),
+        _ => (),
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn subtransaction_event(
+    event: pg_sys::SubXactEvent::Type,
+    _own: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _argument: *mut std::ffi::c_void,
+) {
+    use pg_sys::SubXactEvent::{SUBXACT_EVENT_ABORT_SUB, SUBXACT_EVENT_COMMIT_SUB};
+    let Some(listener) = LISTENER.get() else { return };
+    if !(listener.is_concerned)() {
+        return;
+    }
+    match event {
+        SUBXACT_EVENT_COMMIT_SUB => (listener.subtransaction_committed)(nesting_level()),
+        SUBXACT_EVENT_ABORT_SUB => (listener.subtransaction_rolled_back)(nesting_level()),
+        _ => (),
+    }
+}
+
+/// 1 in a transaction, one more in each subtransaction.
+pub fn nesting_level() -> i32 {
+    // SAFETY: reads the state of the current transaction.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+}
+
+/// Whether every statement of this transaction sees the same snapshot (REPEATABLE READ, SERIALIZABLE).
+pub fn keeps_its_snapshot() -> bool {
+    // SAFETY: a setting of the current transaction.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}

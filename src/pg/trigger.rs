@@ -1,0 +1,85 @@
+//! Trigger functions in Rust: what a changed row means for the caches and for the state of sensors.
+
+use pgrx::{pg_guard, pg_sys};
+
+use super::invalidation;
+use crate::engine::{self, overlay};
+use crate::error::IotError;
+
+/// Declares a function to PostgreSQL's function manager, as `PG_FUNCTION_INFO_V1` does.
+macro_rules! function_info {
+    ($($info:ident),*) => {$(
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $info() -> &'static pg_sys::Pg_finfo_record {
+            const VERSION_1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+            &VERSION_1
+        }
+    )*};
+}
+function_info!(pg_finfo_iot_registry_changed, pg_finfo_iot_readings_changed);
+
+/// Row or statement trigger on a table whose rows are cached: tells every session.
+///
+/// # Safety
+/// Called by PostgreSQL as declared in `sql/schema/51_ingest_triggers.sql`.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn iot_registry_changed(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: passed on from the caller; the relation of a trigger call is open.
+    let table = unsafe { (*(*trigger_data(call)).tg_relation).rd_id };
+    invalidation::announce_change(table);
+    pg_sys::Datum::from(0)
+}
+
+/// Row and TRUNCATE trigger on `iot.sensor_data`: rows that the engine did not write make their sensor's state stale.
+///
+/// # Safety
+/// Called by PostgreSQL as declared in `sql/schema/51_ingest_triggers.sql`.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn iot_readings_changed(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    if engine::is_writing() {
+        return pg_sys::Datum::from(0);
+    }
+    // SAFETY: passed on from the caller.
+    let data = unsafe { &*trigger_data(call) };
+    if data.tg_event & pg_sys::TRIGGER_EVENT_ROW == 0 {
+        overlay::mark_all_stale();
+        return pg_sys::Datum::from(0);
+    }
+    // SAFETY: a row trigger has its relation open and its row, and for UPDATE the new one too; all live during the call.
+    unsafe {
+        let descriptor = (*data.tg_relation).rd_att;
+        let column = pg_sys::SPI_fnumber(descriptor, c"sensor_id".as_ptr());
+        for row in [data.tg_trigtuple, data.tg_newtuple] {
+            if row.is_null() || column <= 0 {
+                continue;
+            }
+            let mut is_null = false;
+            let datum = pg_sys::SPI_getbinval(row, descriptor, column, &mut is_null);
+            if !is_null {
+                overlay::mark_stale(*datum.cast_mut_ptr::<[u8; 16]>());
+            }
+        }
+    }
+    pg_sys::Datum::from(0)
+}
+
+/// # Safety
+/// `call` comes from PostgreSQL.
+unsafe fn trigger_data(call: pg_sys::FunctionCallInfo) -> *const pg_sys::TriggerData {
+    // SAFETY: the context of a call is null or a node, and a TriggerData when its tag says so.
+    unsafe {
+        let context = (*call).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+            IotError::new(
+                pgrx::PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                "function was not called by a trigger",
+            )
+            .hint("It is attached by iot.setup().")
+            .raise();
+        }
+        context.cast()
+    }
+}
