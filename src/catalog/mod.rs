@@ -10,6 +10,7 @@ pub mod partition_policy;
 pub mod reading;
 pub mod rejected_reading;
 pub mod sensor;
+pub mod sensor_reference;
 pub mod server;
 
 use crate::error::{IotError, IotResult};

@@ -158,7 +158,8 @@ impl<'call, T: Element<'call>> FromDatum for ArrayArgument<'call, T> {
             return None;
         }
         // SAFETY: the caller passes an array datum; detoasting copies what is compressed or out of line.
-        let array: *const pg_sys::ArrayType = unsafe { pg_sys::pg_detoast_datum(datum.cast_mut_ptr()) }.cast();
+        let array: *const pg_sys::ArrayType =
+            unsafe { pg_sys::pg_detoast_datum(datum.cast_mut_ptr()) }.cast();
         // SAFETY: the header is there.
         if unsafe { (*array).elemtype } != T::OID {
             IotError::new(
@@ -187,5 +188,6 @@ unsafe impl<'call, T: Element<'call>> SqlTranslatable for ArrayArgument<'call, T
     const TYPE_IDENT: &'static str = T::ARRAY;
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
     const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal(T::ARRAY));
-    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal(T::ARRAY)));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> =
+        Ok(ReturnsRef::One(SqlMappingRef::literal(T::ARRAY)));
 }

@@ -96,6 +96,7 @@ fn refuse(reading: &StreamedReading<'_>, error: IotError) -> IotResult<()> {
         sensor_id: *reading.sensor_id.unwrap_or(nobody).as_bytes(),
         measured_at: reading.measured_at,
         value: Measured::Number(reading.value.unwrap_or(f64::NAN)),
+        unit: None,
         metadata: reading.metadata.unwrap_or(no_metadata.as_jsonb()),
     };
     let mut rejection = Rejection::of(&offered, received_at);
@@ -150,6 +151,7 @@ impl Held {
                 HeldValue::Boolean(value) => Measured::Boolean(*value),
                 HeldValue::Json(value) => Measured::Json(value.as_jsonb()),
             },
+            unit: None,
             metadata: self.metadata.as_ref().unwrap_or(no_metadata).as_jsonb(),
         }
     }
