@@ -4,7 +4,7 @@ use iot_core::time::Timestamp;
 use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern};
 
-use super::{CHUNK, TotalsRow, table_of};
+use super::{CHUNK, row_of};
 use crate::engine::batch::{self, Totals};
 use crate::engine::offered::{Measured, Offered};
 use crate::error::{IotError, IotResult, OrRaise};
@@ -17,8 +17,17 @@ fn ingest_arrays<'call>(
     timestamps: Option<ArrayArgument<'call, i64>>,
     measurement_values: Option<ArrayArgument<'call, f64>>,
     metadata: Option<ArrayArgument<'call, Jsonb<'call>>>,
-) -> TotalsRow {
-    table_of(
+) -> TableIterator<
+    'static,
+    (
+        name!(accepted, i64),
+        name!(rejected, i64),
+        name!(duplicates, i64),
+        name!(anomalies, i64),
+        name!(alerts, i64),
+    ),
+> {
+    TableIterator::once(row_of(
         ingest(
             &sensor_ids.ok_or_else(|| IotError::null_argument("sensor_ids")).or_raise(),
             &timestamps.ok_or_else(|| IotError::null_argument("timestamps")).or_raise(),
@@ -26,7 +35,7 @@ fn ingest_arrays<'call>(
             metadata.as_ref(),
         )
         .or_raise(),
-    )
+    ))
 }
 
 fn ingest(

@@ -9,9 +9,10 @@ use iot_core::ingest::payload::{
 use iot_core::jsonb::{Document, Value};
 use iot_core::time::Timestamp;
 use pgrx::datum::Uuid;
-use pgrx::{PgSqlErrorCode, pg_extern};
+use pgrx::iter::TableIterator;
+use pgrx::{PgSqlErrorCode, name, pg_extern};
 
-use super::{CHUNK, TotalsRow, table_of};
+use super::{CHUNK, row_of};
 use crate::catalog::sensor_reference::{self, NewSensor, SensorReference};
 use crate::engine::batch::{self, Totals};
 use crate::engine::offered::{Measured, Offered};
@@ -22,9 +23,21 @@ use crate::pg::statement::{Session, with_session};
 use crate::pg::{clock, input};
 
 #[pg_extern(sql = false)]
-fn ingest_jsonb(readings: Option<Jsonb<'_>>, register_unknown: Option<bool>) -> TotalsRow {
+fn ingest_jsonb(
+    readings: Option<Jsonb<'_>>,
+    register_unknown: Option<bool>,
+) -> TableIterator<
+    'static,
+    (
+        name!(accepted, i64),
+        name!(rejected, i64),
+        name!(duplicates, i64),
+        name!(anomalies, i64),
+        name!(alerts, i64),
+    ),
+> {
     let readings = readings.ok_or_else(|| IotError::null_argument("readings")).or_raise();
-    table_of(ingest(readings, register_unknown.unwrap_or(false)).or_raise())
+    TableIterator::once(row_of(ingest(readings, register_unknown.unwrap_or(false)).or_raise()))
 }
 
 fn ingest(readings: Jsonb<'_>, register_unknown: bool) -> IotResult<Totals> {

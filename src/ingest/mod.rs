@@ -6,8 +6,7 @@ mod single;
 
 use iot_core::ingest::{Calibration, QualityFlags};
 use pgrx::datum::Uuid;
-use pgrx::iter::TableIterator;
-use pgrx::{name, pg_extern};
+use pgrx::pg_extern;
 
 use crate::engine::batch::{self, Totals};
 use crate::error::{IotError, OrRaise};
@@ -18,20 +17,11 @@ use crate::pg::jsonb::Jsonb;
 const CHUNK: usize = 10_000;
 
 /// The row that `ingest` returns.
-type TotalsRow = TableIterator<
-    'static,
-    (
-        name!(accepted, i64),
-        name!(rejected, i64),
-        name!(duplicates, i64),
-        name!(anomalies, i64),
-        name!(alerts, i64),
-    ),
->;
+type TotalsRow = (i64, i64, i64, i64, i64);
 
-fn table_of(totals: Totals) -> TotalsRow {
+fn row_of(totals: Totals) -> TotalsRow {
     let Totals { accepted, rejected, duplicates, anomalies, alerts } = totals;
-    TableIterator::once((accepted, rejected, duplicates, anomalies, alerts))
+    (accepted, rejected, duplicates, anomalies, alerts)
 }
 
 #[pg_extern(sql = false)]

@@ -59,8 +59,13 @@ fn data_id_of(judged: &Judged) -> Uuid {
     })
 }
 
-/// What became of one reading.
-type ReadingRow = TableIterator<
+#[pg_extern(sql = false)]
+fn process_sensor_data_ex(
+    sensor_uuid: Option<Uuid>,
+    measurement_value: Option<f64>,
+    measurement_metadata: Option<Jsonb<'_>>,
+    measurement_timestamp: Option<TimestampWithTimeZone>,
+) -> TableIterator<
     'static,
     (
         name!(data_id, Uuid),
@@ -74,15 +79,7 @@ type ReadingRow = TableIterator<
         name!(is_duplicate, bool),
         name!(alert_ids, Vec<Uuid>),
     ),
->;
-
-#[pg_extern(sql = false)]
-fn process_sensor_data_ex(
-    sensor_uuid: Option<Uuid>,
-    measurement_value: Option<f64>,
-    measurement_metadata: Option<Jsonb<'_>>,
-    measurement_timestamp: Option<TimestampWithTimeZone>,
-) -> ReadingRow {
+> {
     let no_metadata = JsonbImage::empty_object();
     let (judged, alerts) = process(
         sensor_uuid,
