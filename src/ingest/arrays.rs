@@ -51,7 +51,7 @@ fn ingest(
     if let Some(metadata) = metadata {
         length_of(metadata, "metadata", Some(length))?;
     }
-    let no_metadata = JsonbImage::empty_object();
+    let no_metadata = Jsonb::empty_object();
     let mut sensor_ids = sensor_ids.iter();
     let mut timestamps = timestamps.iter();
     let mut values = values.iter();
@@ -65,10 +65,7 @@ fn ingest(
             measured_at: timestamps.next().flatten().map(Timestamp),
             value: Measured::Number(values.next().flatten().unwrap_or(f64::NAN)),
             unit: None,
-            metadata: metadata
-                .as_mut()
-                .and_then(|elements| elements.next().flatten())
-                .unwrap_or(no_metadata.as_jsonb()),
+            metadata: metadata.as_mut().and_then(|elements| elements.next().flatten()).unwrap_or(no_metadata),
         };
         chunk.push(offered);
         if chunk.len() == CHUNK || number == length {

@@ -72,13 +72,12 @@ fn ingest_chunk(elements: &[Value<'_>], register_unknown: bool) -> IotResult<Tot
         }
     }
     let sensors = find_sensors(&messages, register_unknown)?;
-    let no_metadata = JsonbImage::empty_object();
     let mut offered = Vec::with_capacity(messages.len());
     let mut numbers = Vec::with_capacity(messages.len());
     for ((number, message), sensor) in messages.iter().zip(sensors) {
         match sensor {
             Ok(sensor_id) => {
-                offered.push(message.offer(sensor_id, &no_metadata));
+                offered.push(message.offer(sensor_id));
                 numbers.push(*number);
             }
             Err(error) => refused.push((*number, error)),
@@ -124,8 +123,7 @@ fn read(element: Value<'_>) -> IotResult<Message<'_>> {
 }
 
 impl<'a> Message<'a> {
-    fn offer<'b>(&'b self, sensor_id: [u8; 16], no_metadata: &'b JsonbImage) -> Offered<'b> {
-        let json_value = self.json_value.as_ref().unwrap_or(no_metadata);
+    fn offer(&self, sensor_id: [u8; 16]) -> Offered<'_> {
         Offered {
             sensor_id,
             measured_at: self.measured_at,
@@ -133,10 +131,10 @@ impl<'a> Message<'a> {
                 OfferedValue::Number(value) => Measured::Number(value),
                 OfferedValue::Text(text) => Measured::Text(text),
                 OfferedValue::Boolean(value) => Measured::Boolean(value),
-                OfferedValue::Json(_) | OfferedValue::Missing => Measured::Json(json_value.as_jsonb()),
+                OfferedValue::Json(_) | OfferedValue::Missing => Measured::Json(or_empty(&self.json_value)),
             },
             unit: self.reading.unit,
-            metadata: self.metadata.as_ref().unwrap_or(no_metadata).as_jsonb(),
+            metadata: or_empty(&self.metadata),
         }
     }
 
@@ -195,6 +193,10 @@ impl<'a> Message<'a> {
         }
         Some(new)
     }
+}
+
+fn or_empty(image: &Option<JsonbImage>) -> Jsonb<'_> {
+    image.as_ref().map_or(Jsonb::empty_object(), JsonbImage::as_jsonb)
 }
 
 /// The sensor of each message, or why there is none.

@@ -18,11 +18,11 @@ fn process_sensor_data(
     measurement_metadata: Option<Jsonb<'_>>,
     measurement_timestamp: Option<TimestampWithTimeZone>,
 ) -> Uuid {
-    let no_metadata = JsonbImage::empty_object();
+    let no_metadata = Jsonb::empty_object();
     let (judged, _) = process(
         sensor_uuid,
         measurement_value,
-        measurement_metadata.unwrap_or(no_metadata.as_jsonb()),
+        measurement_metadata.unwrap_or(no_metadata),
         measurement_timestamp,
     )
     .or_raise();
@@ -80,11 +80,11 @@ fn process_sensor_data_ex(
         name!(alert_ids, Vec<Uuid>),
     ),
 > {
-    let no_metadata = JsonbImage::empty_object();
+    let no_metadata = Jsonb::empty_object();
     let (judged, alerts) = process(
         sensor_uuid,
         measurement_value,
-        measurement_metadata.unwrap_or(no_metadata.as_jsonb()),
+        measurement_metadata.unwrap_or(no_metadata),
         measurement_timestamp,
     )
     .or_raise();
