@@ -4,7 +4,7 @@
 
 use iot_core::alert::{ConditionError, TemplateError};
 use iot_core::bucket::BucketError;
-use iot_core::ingest::{CalibrationError, TimeRejection, ValueRejection};
+use iot_core::ingest::{CalibrationError, QualityLimitsError, TimeRejection, ValueRejection};
 use iot_core::partition::IntervalError;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -162,6 +162,12 @@ impl From<CalibrationError> for IotError {
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
         };
         Self::new(code, error.to_string()).hint(error.hint()).because("calibration")
+    }
+}
+
+impl From<QualityLimitsError> for IotError {
+    fn from(error: QualityLimitsError) -> Self {
+        Self::invalid_argument(error.to_string()).hint(error.hint())
     }
 }
 

@@ -27,6 +27,8 @@ mod schema;
 #[allow(unsafe_code)]
 mod setup;
 #[allow(unsafe_code)]
+mod state;
+#[allow(unsafe_code)]
 mod statistics;
 #[allow(unsafe_code)]
 mod stream;

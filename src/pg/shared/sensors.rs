@@ -193,11 +193,13 @@ pub enum Outcome<'a> {
     Unknown,
 }
 
-/// Ends a touch of a committed transaction that [`announce`]d itself.
-pub fn commit(handle: &Handle, outcome: Outcome<'_>) {
+/// Ends a touch of a committed transaction that [`announce`]d itself; `spoiled` when it declared the checkpoint on disk
+/// incomplete.
+pub fn commit(handle: &Handle, outcome: Outcome<'_>, spoiled: bool) {
     with_touched(handle, |entry| {
         entry.in_flight = entry.in_flight.saturating_sub(1);
         entry.committing = entry.committing.saturating_sub(1);
+        entry.checkpointed &= !spoiled;
         match (entry.status, outcome) {
             (Status::Building, _) => entry.missed = true,
             (Status::Valid, Outcome::Stale | Outcome::Unknown) => entry.status = Status::Stale,
@@ -310,6 +312,11 @@ pub fn take_unflushed(limit: usize) -> Vec<Unflushed> {
         }
     });
     taken
+}
+
+/// The entry's change was not written down after all.
+pub fn mark_dirty(key: &SensorKey) {
+    with_entry(key, |_, entry| entry.dirty = true);
 }
 
 /// Figures over all databases.
