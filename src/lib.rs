@@ -28,6 +28,8 @@ mod schema;
 mod setup;
 #[allow(unsafe_code)]
 mod stream;
+#[allow(unsafe_code)]
+mod unit;
 
 #[allow(unsafe_code)]
 mod module {

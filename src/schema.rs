@@ -7,7 +7,8 @@ use pgrx::extension_sql_file;
 
 extension_sql_file!("../sql/schema/00_requirements.sql", name = "requirements", bootstrap);
 extension_sql_file!("../sql/schema/10_bucket.sql", name = "bucket", requires = ["requirements"]);
-extension_sql_file!("../sql/schema/20_device.sql", name = "device", requires = ["bucket"]);
+extension_sql_file!("../sql/schema/15_unit.sql", name = "unit", requires = ["bucket"]);
+extension_sql_file!("../sql/schema/20_device.sql", name = "device", requires = ["unit"]);
 extension_sql_file!("../sql/schema/21_device_triggers.sql", name = "device_triggers", requires = ["device"]);
 extension_sql_file!(
     "../sql/schema/22_sensor_triggers.sql",

@@ -10,6 +10,7 @@ mod partitions;
 mod readings;
 mod scores;
 mod setup;
+mod units;
 
 use pgrx::datum::Uuid;
 use pgrx::prelude::*;
