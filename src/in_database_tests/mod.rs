@@ -8,6 +8,7 @@ mod commands;
 mod ingest;
 mod partitions;
 mod readings;
+mod recalibrations;
 mod scores;
 mod setup;
 mod units;
