@@ -3,6 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::thread::LocalKey;
 
 use iot_core::alert::{CompiledCondition, Environment, MessageFields, MessageTemplate};
 use iot_core::ingest::accept_value;
@@ -39,12 +40,31 @@ impl PreparedCondition {
     fn cached(conditions: Jsonb<'_>) -> IotResult<Rc<Self>> {
         thread_local! {
             static CACHE: RefCell<ConditionCache> = RefCell::default();
+            /// The one used last: mostly it is wanted again, and comparing costs less than hashing.
+            static LAST: RefCell<Option<(Box<[u8]>, Rc<PreparedCondition>)>> = const { RefCell::new(None) };
         }
-        if let Some(found) = CACHE.with_borrow(|cache| cache.compiled.get(conditions.image()).cloned()) {
+        let repeated = LAST.with_borrow(|last| {
+            last.as_ref()
+                .filter(|(image, _)| **image == *conditions.image())
+                .map(|(_, found)| Rc::clone(found))
+        });
+        if let Some(found) = repeated {
+            return Ok(found);
+        }
+        let found = Self::looked_up(conditions, &CACHE)?;
+        LAST.set(Some((conditions.image().into(), Rc::clone(&found))));
+        Ok(found)
+    }
+
+    fn looked_up(
+        conditions: Jsonb<'_>,
+        cache: &'static LocalKey<RefCell<ConditionCache>>,
+    ) -> IotResult<Rc<Self>> {
+        if let Some(found) = cache.with_borrow(|cache| cache.compiled.get(conditions.image()).cloned()) {
             return Ok(found);
         }
         let compiled = Rc::new(Self::compile(conditions)?);
-        CACHE.with_borrow_mut(|cache| cache.keep(conditions.image(), &compiled));
+        cache.with_borrow_mut(|cache| cache.keep(conditions.image(), &compiled));
         Ok(compiled)
     }
 }
@@ -114,10 +134,10 @@ fn evaluate_alert_condition(
     if value.is_nan() {
         accept_value(value).or_raise();
     }
-    let no_metadata = JsonbImage::empty_object();
+    let no_metadata = Jsonb::empty_object();
     let surroundings = Surroundings {
         prepared: &prepared,
-        metadata: sensor_metadata.unwrap_or(no_metadata.as_jsonb()),
+        metadata: sensor_metadata.unwrap_or(no_metadata),
         at: clock::transaction_start(),
         default_zone: Zone::of_session(),
     };
@@ -156,8 +176,8 @@ fn check_alert_rules(
     let sensor_id = sensor_uuid.ok_or_else(|| IotError::null_argument("sensor_uuid")).or_raise();
     let value = sensor_value.ok_or_else(|| IotError::null_argument("sensor_value")).or_raise();
     accept_value(value).or_raise();
-    let no_metadata = JsonbImage::empty_object();
-    let metadata = sensor_metadata.unwrap_or(no_metadata.as_jsonb());
+    let no_metadata = Jsonb::empty_object();
+    let metadata = sensor_metadata.unwrap_or(no_metadata);
     let found = lent.profiles(std::iter::once(sensor_id.as_bytes())).or_raise().pop().flatten();
     let profile = found.ok_or_else(|| profile::unknown_sensor(sensor_id)).or_raise();
     lent.give_back();

@@ -20,8 +20,8 @@ fn queue_device_command(
     catalog::require_setup().or_raise();
     let device_id = device_uuid.ok_or_else(|| IotError::null_argument("device_uuid")).or_raise();
     let command_type = command_type(command_type_param).or_raise();
-    let no_parameters = JsonbImage::empty_object();
-    let parameters = command_params.unwrap_or(no_parameters.as_jsonb());
+    let no_parameters = Jsonb::empty_object();
+    let parameters = command_params.unwrap_or(no_parameters);
     let scheduled_at = scheduled_time.map_or_else(clock::transaction_start, clock::from_pg);
     with_session(|session| {
         require_commandable(device_id, table::device_status(session, device_id)?.as_deref())?;

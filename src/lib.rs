@@ -29,6 +29,8 @@ mod schema;
 #[allow(unsafe_code)]
 mod setup;
 #[allow(unsafe_code)]
+mod statistics;
+#[allow(unsafe_code)]
 mod stream;
 #[allow(unsafe_code)]
 mod unit;

@@ -25,11 +25,8 @@ extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["p
 extension_sql_file!("../sql/schema/41_alert_triggers.sql", name = "alert_triggers", requires = ["alert"]);
 extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["alert_triggers"]);
 extension_sql_file!("../sql/schema/51_ingest_triggers.sql", name = "ingest_triggers", requires = ["ingest"]);
-extension_sql_file!(
-    "../sql/schema/55_recalibration.sql",
-    name = "recalibration",
-    requires = ["ingest_triggers"]
-);
+extension_sql_file!("../sql/schema/52_statistics.sql", name = "statistics", requires = ["ingest_triggers"]);
+extension_sql_file!("../sql/schema/55_recalibration.sql", name = "recalibration", requires = ["statistics"]);
 extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["recalibration"]);
 extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires = ["command"]);
 extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["readings"], finalize);

@@ -131,6 +131,19 @@ def test_memory_stays_flat(database):
     assert database.value("SELECT count(*) FROM iot.rejected_readings") == 95_000
 
 
+def test_failed_statements_give_their_memory_back(database):
+    """Readings that were held back when their statement failed are dropped with it."""
+    with database.connect() as connection:
+        for _ in range(60):
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                connection.execute(
+                    "INSERT INTO iot.readings (text_value, measurement_value)"
+                    " SELECT repeat('x', 1000000), 1 / (10 - row) FROM generate_series(1, 10) row")
+        with open(f"/proc/{connection.info.backend_pid}/status", encoding="ascii") as status:
+            (resident,) = [int(line.split()[1]) for line in status if line.startswith("RssAnon")]
+        assert resident < 100_000, f"{resident} kB after 540 MB in failed statements"
+
+
 def test_readmes_role_may_copy(database, ingest_role):
     _, sensor = add_sensor(database)
     with database.connect(ingest_role) as connection:

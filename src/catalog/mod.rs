@@ -11,6 +11,7 @@ pub mod reading;
 pub mod recalibration;
 pub mod rejected_reading;
 pub mod sensor;
+pub mod sensor_reference;
 pub mod server;
 
 use crate::error::{IotError, IotResult};

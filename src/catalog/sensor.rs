@@ -64,6 +64,28 @@ fn parsed(calibration: Option<Jsonb<'_>>, sensor_id: Uuid) -> IotResult<Calibrat
     Ok(Calibration::from_json(&calibration.parse()?)?)
 }
 
+statement!(
+    /// From there on, and around the end to the beginning.
+    FOLLOWING: (UUIDOID, INT8OID)
+    "(SELECT s.sensor_id FROM iot.sensors s WHERE s.sensor_id OPERATOR(pg_catalog.>) $1 ORDER BY s.sensor_id LIMIT $2)
+      UNION ALL
+     (SELECT s.sensor_id FROM iot.sensors s WHERE s.sensor_id OPERATOR(pg_catalog.<) $1 ORDER BY s.sensor_id LIMIT $2)
+      LIMIT $2");
+
+/// The next `count` sensors after `sensor_id`, in order of their keys.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn following(session: &mut Session<'_>, sensor_id: Uuid, count: usize) -> IotResult<Vec<Uuid>> {
+    let rows = session.execute(&FOLLOWING, &[sensor_id.into(), (count as i64).into()])?;
+    let mut sensors = Vec::with_capacity(rows.count());
+    rows.for_each(|row| {
+        sensors.push(row.get(1)?);
+        Ok(())
+    })?;
+    Ok(sensors)
+}
+
 statement!(LOAD_CALIBRATIONS: (UUIDARRAYOID)
     "SELECT c.sensor_id, c.valid_from, c.valid_to, c.calibration_data
        FROM iot.sensor_calibrations c

@@ -47,6 +47,17 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The figures of this batch.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            accepted: self.count(|judged| judged.fate == Fate::Stored) as i64,
+            rejected: self.rejections.len() as i64,
+            duplicates: self.count(|judged| matches!(judged.fate, Fate::Duplicate(_))) as i64,
+            anomalies: self.count(|judged| judged.fate == Fate::Stored && judged.is_anomaly) as i64,
+            alerts: self.alerts.len() as i64,
+        }
+    }
+
     /// How many readings ended so.
     pub fn count(&self, wanted: impl Fn(&Judged) -> bool) -> usize {
         self.judged.iter().filter(|judged| wanted(judged)).count()
@@ -77,6 +88,9 @@ struct Batch<'a> {
 /// # Errors
 /// What concerns the whole batch, and what PostgreSQL raises.
 pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
+    if offered.is_empty() {
+        return Ok(Outcome::default());
+    }
     let started = Instant::now();
     let mut lent = Lent::new()?;
     let mut batch = Batch {
@@ -146,17 +160,8 @@ impl Totals {
 /// # Errors
 /// As [`run`]; with `iot_ext.strict` also the first reading that cannot be accepted.
 pub fn run_and_keep_rejections(offered: &[Offered<'_>]) -> IotResult<Totals> {
-    if offered.is_empty() {
-        return Ok(Totals::default());
-    }
     let outcome = run(offered)?;
-    let totals = Totals {
-        accepted: outcome.count(|judged| judged.fate == Fate::Stored) as i64,
-        rejected: outcome.rejections.len() as i64,
-        duplicates: outcome.count(|judged| matches!(judged.fate, Fate::Duplicate(_))) as i64,
-        anomalies: outcome.count(|judged| judged.fate == Fate::Stored && judged.is_anomaly) as i64,
-        alerts: outcome.alerts.len() as i64,
-    };
+    let totals = outcome.totals();
     let received_at = clock::now();
     for (number, error) in outcome.rejections {
         Rejection::of(&offered[number as usize], received_at).keep_or_fail(error)?;
@@ -318,12 +323,13 @@ fn accept_one(
     let at = offer.measured_at.unwrap_or(now);
     let verdict = accept_time(at, now, oldest, skew)?;
     judged.at = at;
-    let Some(raw) = profile.require_type(&offer.value)? else {
+    let Some(raw) = profile.number(&offer.value, offer.unit)? else {
         judged.value = f64::NAN;
         judged.quality = rules::assess(0.0, &PhysicalRange::default(), verdict == TimeVerdict::Future, false);
         return Ok(());
     };
     let calibrated = profile.calibrate(raw, at)?;
+    judged.raw = raw;
     judged.value = calibrated.value;
     judged.quality = rules::assess(
         calibrated.value,

@@ -60,6 +60,8 @@ pub type KeyMap<V> = HashMap<[u8; 16], V, BuildHasherDefault<KeyHasher>>;
 pub struct Directory {
     profiles: KeyMap<Option<Rc<Profile>>>,
     retention: Option<Option<Interval>>,
+    /// Sensors to load beside the next one that is missing.
+    ahead: usize,
     generation: u64,
     tables: Vec<pg_sys::Oid>,
 }
@@ -120,7 +122,13 @@ impl Lent {
         if !missing.is_empty() {
             missing.sort_unstable_by_key(|id| *id.as_bytes());
             missing.dedup();
-            with_session(|session| self.directory.load(session, missing))?;
+            let shared = self.shared;
+            with_session(|session| {
+                if shared {
+                    self.directory.look_ahead(session, &mut missing)?;
+                }
+                self.directory.load(session, missing)
+            })?;
         }
         Ok(sensors.map(|id| self.directory.profiles.get(id).cloned().flatten()).collect())
     }
@@ -144,6 +152,23 @@ impl Lent {
 }
 
 impl Directory {
+    /// A backend that asks for sensors one by one will ask for more: each time twice as many of them are loaded with the
+    /// one that is missing, as loading many at once costs little more than loading one.
+    fn look_ahead(&mut self, session: &mut Session<'_>, missing: &mut Vec<Uuid>) -> IotResult<()> {
+        const MOST: usize = 1_024;
+        let Some(&last) = missing.last() else { return Ok(()) };
+        let more = self
+            .ahead
+            .saturating_sub(missing.len())
+            .min(MAXIMUM_PROFILES - self.profiles.len().min(MAXIMUM_PROFILES));
+        self.ahead = (self.ahead * 2).clamp(1, MOST);
+        if more > 0 {
+            let known = |id: &Uuid| self.profiles.contains_key(id.as_bytes());
+            missing.extend(sensor::following(session, last, more)?.into_iter().filter(|id| !known(id)));
+        }
+        Ok(())
+    }
+
     fn load(&mut self, session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<()> {
         let mut profiles: KeyMap<Profile> = sensor::load(session, sensor_ids.clone())?
             .into_iter()

@@ -4,7 +4,6 @@ use iot_core::detect::{self, WindowCursor};
 use iot_core::ingest::QualityFlags;
 use iot_core::time::Timestamp;
 
-use super::offered::Offered;
 use super::overlay::Kept;
 use crate::catalog::reading::LARGEST_COUNTED;
 
@@ -32,6 +31,8 @@ pub struct Judged {
     pub at: Timestamp,
     /// Calibrated value; NaN for a reading that is not a number.
     pub value: f64,
+    /// Value as the device sent it, in the sensor's unit.
+    pub raw: f64,
     /// Reasons why it is not plainly valid.
     pub quality: QualityFlags,
     /// Deviation from the window, 0 to 5.
@@ -44,8 +45,8 @@ pub struct Judged {
 
 impl Judged {
     /// The value as the device sent it, where calibration changed it.
-    pub fn raw_value(&self, offered: &Offered<'_>) -> Option<f64> {
-        offered.value.number().filter(|&raw| raw != self.value)
+    pub fn raw_value(&self) -> Option<f64> {
+        (self.raw != self.value && !self.value.is_nan()).then_some(self.raw)
     }
 
     /// A reading about which nothing is known yet.
@@ -54,6 +55,7 @@ impl Judged {
         data_id: [0; 16],
         at: Timestamp(0),
         value: 0.0,
+        raw: 0.0,
         quality: QualityFlags(0),
         score: 0.0,
         is_anomaly: false,

@@ -13,6 +13,8 @@ pub struct Offered<'a> {
     pub measured_at: Option<Timestamp>,
     /// What was measured.
     pub value: Measured<'a>,
+    /// Unit of a number, where the device says one; it is converted to the sensor's.
+    pub unit: Option<&'a str>,
     /// What the device said beside it.
     pub metadata: Jsonb<'a>,
 }

@@ -3,8 +3,10 @@
 
 use std::rc::Rc;
 
+use iot_core::ingest::payload::parse_number;
 use iot_core::ingest::{Calibrated, Calibration, PhysicalRange};
 use iot_core::time::Timestamp;
+use iot_core::unit;
 use pgrx::{PgSqlErrorCode, Uuid};
 
 use super::offered::Measured;
@@ -71,25 +73,38 @@ impl Profile {
             .because("inactive_sensor"))
     }
 
-    /// The number to calibrate; `None` for a sensor whose readings are no numbers.
+    /// The number to calibrate, in the sensor's unit; `None` for a sensor whose readings are no numbers.
     ///
     /// # Errors
-    /// 42804 for a value of another type than the sensor declares.
-    pub fn require_type(&self, value: &Measured<'_>) -> IotResult<Option<f64>> {
-        match value {
-            Measured::Number(number) if self.value_type == "numeric" => Ok(Some(*number)),
-            other if self.value_type == other.type_name() && self.value_type != "numeric" => Ok(None),
-            other => Err(IotError::new(
+    /// 42804 for a value of another type than the sensor declares (text that is a number is one); 22023 for a unit that
+    /// is not known or of another dimension.
+    pub fn number(&self, value: &Measured<'_>, unit: Option<&str>) -> IotResult<Option<f64>> {
+        let number = match value {
+            Measured::Number(number) if self.value_type == "numeric" => Some(*number),
+            Measured::Text(text) if self.value_type == "numeric" => parse_number(text),
+            other if self.value_type == other.type_name() => return Ok(None),
+            _ => None,
+        };
+        let Some(number) = number else {
+            return Err(IotError::new(
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                 format!(
                     "sensor \"{}\" takes {} values, not {}",
                     self.sensor_id,
                     self.value_type,
-                    other.type_name()
+                    value.type_name()
                 ),
             )
             .hint("Send the type that iot.sensors.value_type declares, or change it there.")
-            .because("wrong_type")),
+            .because("wrong_type"));
+        };
+        match unit {
+            Some(unit) if unit != self.unit && !self.unit.is_empty() => {
+                unit::convert(number, unit, &self.unit).map(Some).map_err(|error| {
+                    IotError::invalid_argument(error.to_string()).hint(error.hint()).because("unit")
+                })
+            }
+            _ => Ok(Some(number)),
         }
     }
 

@@ -142,7 +142,7 @@ fn values<'a>(
     qualities: &'a [TextImage; 3],
     text: Option<&'a TextImage>,
 ) -> [ColumnValue<'a>; COLUMNS.len()] {
-    let raw_value = reading.raw_value(offer).map_or(ColumnValue::Null, ColumnValue::Float);
+    let raw_value = reading.raw_value().map_or(ColumnValue::Null, ColumnValue::Float);
     let value = if reading.value.is_nan() { ColumnValue::Null } else { ColumnValue::Float(reading.value) };
     [
         ColumnValue::Timestamp(reading.at),
@@ -239,7 +239,7 @@ fn push(
     columns.measured_at.push(clock::to_pg(reading.at));
     columns.received_at.push(clock::to_pg(received_at));
     columns.value.push((!reading.value.is_nan()).then_some(reading.value));
-    columns.raw_value.push(reading.raw_value(offer));
+    columns.raw_value.push(reading.raw_value());
     columns.unit.push(profile.unit.clone());
     columns.data_quality.push(reading.quality.verdict().as_str());
     columns.quality_flags.push(reading.quality.0);

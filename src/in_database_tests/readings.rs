@@ -274,6 +274,25 @@ mod tests {
     }
 
     #[pg_test]
+    fn usual_text_is_read_without_postgresql_but_as_postgresql_would() {
+        let (_, sensor) = factory();
+        Spi::run(&format!(
+            "CREATE TEMPORARY TABLE offered AS
+             SELECT n, ((n * 7919 % 100003) / 1e7 * 10 ^ (n % 12))::text AS number,
+                    to_char(timestamp '2020-02-27' + n * interval '7 days 11 hours 13.000017 seconds',
+                            'YYYY-MM-DD\"T\"HH24:MI:SS.US')
+                    || (ARRAY['Z', '+00', '-03:30', '+1245', '+15:59'])[n % 5 + 1] AS at
+               FROM generate_series(1, 300) n;
+             INSERT INTO iot.raw_readings (sensor_id, measurement_timestamp, measurement_value)
+             SELECT '{sensor}', at, number FROM offered"
+        ))
+        .unwrap();
+        let alike: i64 = one("SELECT count(*) FROM iot.sensor_data d JOIN offered o
+                  ON d.measurement_timestamp = o.at::timestamptz AND d.measurement_value = o.number::float8");
+        assert_eq!((alike, rejected().as_str()), (300, ""));
+    }
+
+    #[pg_test]
     fn malformed_rows_are_rejected_one_by_one() {
         let (_, sensor) = factory();
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));

@@ -1,58 +1,27 @@
 //! The function roads into the engine: one reading, arrays, and jsonb.
 
+mod arrays;
+mod json;
+mod single;
+
 use iot_core::ingest::{Calibration, QualityFlags};
-use pgrx::datum::{TimestampWithTimeZone, Uuid};
+use pgrx::datum::Uuid;
 use pgrx::pg_extern;
 
-use crate::engine::batch;
-use crate::engine::judge::Fate;
-use crate::engine::offered::{Measured, Offered};
-use crate::error::{IotError, IotResult, OrRaise};
+use crate::engine::batch::{self, Totals};
+use crate::error::{IotError, OrRaise};
 use crate::pg::clock;
-use crate::pg::jsonb::{Jsonb, JsonbImage};
+use crate::pg::jsonb::Jsonb;
 
-#[pg_extern(sql = false)]
-fn process_sensor_data(
-    sensor_uuid: Option<Uuid>,
-    measurement_value: Option<f64>,
-    measurement_metadata: Option<Jsonb<'_>>,
-    measurement_timestamp: Option<TimestampWithTimeZone>,
-) -> Uuid {
-    let no_metadata = JsonbImage::empty_object();
-    process(
-        sensor_uuid,
-        measurement_value,
-        measurement_metadata.unwrap_or(no_metadata.as_jsonb()),
-        measurement_timestamp,
-    )
-    .or_raise()
-}
+/// Readings that are in memory at a time: enough for bulk speed, and memory stays flat.
+const CHUNK: usize = 10_000;
 
-fn process(
-    sensor_uuid: Option<Uuid>,
-    measurement_value: Option<f64>,
-    metadata: Jsonb<'_>,
-    measurement_timestamp: Option<TimestampWithTimeZone>,
-) -> IotResult<Uuid> {
-    crate::catalog::require_setup()?;
-    let offered = Offered {
-        sensor_id: *sensor_uuid.ok_or_else(|| IotError::null_argument("sensor_uuid"))?.as_bytes(),
-        value: Measured::Number(
-            measurement_value.ok_or_else(|| IotError::null_argument("measurement_value"))?,
-        ),
-        metadata,
-        measured_at: measurement_timestamp.map(clock::from_pg),
-    };
-    let mut outcome = batch::run(&[offered])?;
-    if let Some((_, error)) = outcome.rejections.pop() {
-        return Err(error);
-    }
-    let judged = &outcome.judged[0];
-    let data_id = match judged.fate {
-        Fate::Duplicate(Some(stored)) => stored,
-        _ => judged.data_id,
-    };
-    Ok(Uuid::from_bytes(data_id))
+/// The row that `ingest` returns.
+type TotalsRow = (i64, i64, i64, i64, i64);
+
+fn row_of(totals: Totals) -> TotalsRow {
+    let Totals { accepted, rejected, duplicates, anomalies, alerts } = totals;
+    (accepted, rejected, duplicates, anomalies, alerts)
 }
 
 #[pg_extern(sql = false)]

@@ -1,5 +1,6 @@
 //! The server's clock and time zones.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::ptr::NonNull;
 
@@ -65,6 +66,21 @@ impl Zone {
 
     /// The time shown by a clock in this zone at the moment `at`; midnight when `at` is infinite.
     pub fn time_of_day(self, at: Timestamp) -> TimeOfDay {
+        thread_local! {
+            /// The last answer: a statement asks for the time of its transaction again and again.
+            static LAST: Cell<Option<(Zone, Timestamp, TimeOfDay)>> = const { Cell::new(None) };
+        }
+        match LAST.get() {
+            Some((zone, moment, time)) if zone.0 == self.0 && moment == at => time,
+            _ => {
+                let time = self.broken_down(at);
+                LAST.set(Some((self, at, time)));
+                time
+            }
+        }
+    }
+
+    fn broken_down(self, at: Timestamp) -> TimeOfDay {
         let mut offset = 0_i32;
         let mut fraction: pg_sys::fsec_t = 0;
         let mut broken_down = pg_sys::pg_tm::default();

@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 
+use iot_core::jsonb::{Document, Value as Root};
 use pgrx::callconv::{Arg, ArgAbi};
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
@@ -22,7 +23,25 @@ pub struct Jsonb<'call> {
     memory: PhantomData<&'call pg_sys::varlena>,
 }
 
+/// `{}` in binary form: the length header, and the header of an object without members.
+static EMPTY_OBJECT: [u32; 2] = [if cfg!(target_endian = "little") { 8 << 2 } else { 8 }, 0x2000_0000];
+
+impl Jsonb<'static> {
+    /// The empty object.
+    pub fn empty_object() -> Self {
+        Self { varlena: EMPTY_OBJECT.as_ptr().cast_mut().cast(), memory: PhantomData }
+    }
+}
+
 impl Jsonb<'_> {
+    /// The value at `varlena`.
+    ///
+    /// # Safety
+    /// It is a plain `jsonb` with a four-byte header that lives as long as the result.
+    pub(super) unsafe fn from_plain(varlena: *const pg_sys::varlena) -> Self {
+        Self { varlena: varlena.cast_mut(), memory: PhantomData }
+    }
+
     /// The binary image with its length header: equal images are equal values, so it can key a cache.
     pub fn image(&self) -> &[u8] {
         // SAFETY: `varlena` is detoasted and lives as long as `self` borrows it; its header holds its size.
@@ -55,6 +74,11 @@ impl Jsonb<'_> {
         JsonbImage::copy_of(self.image())
     }
 
+    /// The binary image without the length header, as `iot_core::jsonb` reads it.
+    pub fn body(&self) -> &[u8] {
+        &self.image()[size_of::<u32>()..]
+    }
+
     /// The value as serde sees it. For rules and calibrations when they are compiled, not for readings.
     ///
     /// # Errors
@@ -83,8 +107,12 @@ impl FromDatum for Jsonb<'_> {
         if is_null {
             return None;
         }
-        // SAFETY: the caller passes a jsonb datum; detoasting copies only what is compressed, short or out of line.
-        let varlena = unsafe { pg_sys::pg_detoast_datum(datum.cast_mut_ptr()) };
+        let varlena: *mut pg_sys::varlena = datum.cast_mut_ptr();
+        // SAFETY: the caller passes a jsonb datum. Detoasting copies what is compressed, short or out of line; the call is
+        // spared where the header tells that there is nothing to do, as arguments of hot functions mostly are plain.
+        let varlena = unsafe {
+            if pgrx::varatt_is_4b_u(varlena) { varlena } else { pg_sys::pg_detoast_datum(varlena) }
+        };
         Some(Self { varlena, memory: PhantomData })
     }
 }
@@ -122,11 +150,6 @@ unsafe impl SqlTranslatable for Jsonb<'_> {
 pub struct JsonbImage(Box<[u64]>);
 
 impl JsonbImage {
-    /// The empty object, `'{}'`.
-    pub fn empty_object() -> Self {
-        Self::from_text(c"{}")
-    }
-
     /// Compiles a parsed value back to its binary image.
     ///
     /// # Errors
@@ -146,6 +169,31 @@ impl JsonbImage {
         size_of_val(&*self.0)
     }
 
+    /// The value whose binary image without the length header is `body`.
+    pub fn from_body(body: &[u8]) -> Self {
+        let mut image = Vec::with_capacity(size_of::<u32>() + body.len());
+        // The four-byte header of an uncompressed value holds its whole length in bytes, shifted.
+        let length = (size_of::<u32>() + body.len()) as u32;
+        let header = if cfg!(target_endian = "little") { length << 2 } else { length };
+        image.extend_from_slice(&header.to_ne_bytes());
+        image.extend_from_slice(body);
+        Self::copy_of(&image)
+    }
+
+    /// Compiles JSON text.
+    ///
+    /// # Errors
+    /// 22P05 for a text with a NUL character. What is no JSON raises 22P02.
+    pub fn from_json_text(text: &str) -> IotResult<Self> {
+        let text = CString::new(text).map_err(|_| {
+            IotError::new(
+                PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
+                "jsonb value contains a NUL character",
+            )
+        })?;
+        Ok(Self::from_text(&text))
+    }
+
     /// This value as an argument.
     pub fn as_jsonb(&self) -> Jsonb<'_> {
         Jsonb { varlena: self.0.as_ptr().cast_mut().cast(), memory: PhantomData }
@@ -153,6 +201,15 @@ impl JsonbImage {
 
     /// Whether `document` contains this value, exactly as the operator `@>` decides.
     pub fn is_contained_in(&self, document: Jsonb<'_>) -> bool {
+        // The usual operand, a few members with plain values, needs no call.
+        if let Root::Object(wanted) = Document::new(self.as_jsonb().body()).root()
+            && !wanted.iter().any(|(_, value)| matches!(value, Root::Array(_) | Root::Object(_)))
+        {
+            return match Document::new(document.body()).root() {
+                Root::Object(object) => wanted.iter().all(|(key, value)| object.get(key) == Some(value)),
+                _ => false,
+            };
+        }
         // SAFETY: both arguments are detoasted jsonb values that the function only reads.
         unsafe {
             direct_function_call(

@@ -2,6 +2,7 @@
 //! does not wrap. Every block states why it is sound.
 #![allow(unsafe_code)]
 
+pub mod array;
 pub mod bulk_insert;
 pub mod clock;
 mod first_last;

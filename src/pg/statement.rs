@@ -1,13 +1,14 @@
-//! Kept query plans: each statement is parsed and planned once per backend.
+//! Kept query plans: each statement is parsed once per backend, and planned once.
 
-use std::cell::OnceCell;
-use std::mem::ManuallyDrop;
+use std::cell::Cell;
+use std::ffi::CString;
+use std::marker::PhantomData;
 use std::thread::LocalKey;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
-use pgrx::spi::{OwnedPreparedStatement, Spi, SpiClient, SpiTupleTable};
-use pgrx::{FromDatum, IntoDatum};
+use pgrx::spi::Spi;
+use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
 
 use super::jsonb::Jsonb;
 use crate::error::{IotError, IotResult};
@@ -16,14 +17,14 @@ use crate::error::{IotError, IotResult};
 pub struct Statement {
     text: &'static str,
     arguments: &'static [pg_sys::Oid],
-    /// Never freed: a plan lives as long as its backend, and at process exit there is nothing left to free it with.
-    plan: OnceCell<ManuallyDrop<OwnedPreparedStatement>>,
+    /// Never freed: a plan lives as long as its backend.
+    plan: Cell<pg_sys::SPIPlanPtr>,
 }
 
 impl Statement {
     /// `text` with `$1 …` of the given types.
     pub const fn new(text: &'static str, arguments: &'static [pg_sys::Oid]) -> Self {
-        Self { text, arguments, plan: OnceCell::new() }
+        Self { text, arguments, plan: Cell::new(std::ptr::null_mut()) }
     }
 }
 
@@ -43,16 +44,12 @@ macro_rules! statement {
 ///
 /// Statements run with a fresh snapshot each and see what earlier ones of the same call wrote.
 pub struct Session<'connection> {
-    client: &'connection mut SpiClient<'connection>,
+    connection: PhantomData<&'connection ()>,
 }
 
 /// Opens the connection for the length of `work`.
 pub fn with_session<T>(work: impl FnOnce(&mut Session<'_>) -> IotResult<T>) -> IotResult<T> {
-    Spi::connect_mut(|client| {
-        // SAFETY: only shortens the borrow's two lifetimes to the common one of this closure, in which both live.
-        let client = unsafe { std::mem::transmute::<&mut SpiClient<'_>, &mut SpiClient<'_>>(client) };
-        work(&mut Session { client })
-    })
+    Spi::connect_mut(|_client| work(&mut Session { connection: PhantomData }))
 }
 
 impl<'connection> Session<'connection> {
@@ -66,17 +63,47 @@ impl<'connection> Session<'connection> {
         arguments: &[DatumWithOid<'_>],
     ) -> IotResult<Rows<'connection>> {
         statement.with(|statement| {
-            if statement.plan.get().is_none() {
-                let types: Vec<pgrx::PgOid> = statement.arguments.iter().map(|&oid| oid.into()).collect();
-                let plan = self.client.prepare_mut(statement.text, &types)?.keep();
-                // Planning may have run a function of ours that prepared the same statement: then keep the first.
-                let _ = statement.plan.set(ManuallyDrop::new(plan));
+            if arguments.len() != statement.arguments.len() {
+                return Err(defect(format!("{} arguments for: {}", arguments.len(), statement.text)));
             }
-            let Some(plan) = statement.plan.get() else {
-                return Err(IotError::from(pgrx::spi::Error::NoTupleTable));
-            };
-            Ok(Rows(self.client.update(&**plan, None, arguments)?))
+            let plan = Self::plan(statement)?;
+            let mut values: Vec<pg_sys::Datum> = arguments
+                .iter()
+                .map(|a| a.datum().map_or(pg_sys::Datum::from(0), |d| d.sans_lifetime()))
+                .collect();
+            let nulls: Vec<std::ffi::c_char> = arguments
+                .iter()
+                .map(|a| if a.datum().is_some() { b' ' } else { b'n' } as std::ffi::c_char)
+                .collect();
+            // SAFETY: the plan was made for that many arguments; the arrays live during the call; SPI is connected.
+            let status =
+                unsafe { pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0) };
+            Self::rows(status, statement.text)
         })
+    }
+
+    /// The plan. The generic one from the start: PostgreSQL would plan the first runs for their arguments, and for a
+    /// partitioned table go on doing so, at a multiple of what our statements cost.
+    fn plan(statement: &Statement) -> IotResult<pg_sys::SPIPlanPtr> {
+        if !statement.plan.get().is_null() {
+            return Ok(statement.plan.get());
+        }
+        let text = c_text(statement.text)?;
+        let mut types = statement.arguments.to_vec();
+        // SAFETY: SPI is connected; text and types live during the call, which copies them. A kept plan lives for good.
+        unsafe {
+            let plan = pg_sys::SPI_prepare_cursor(
+                text.as_ptr(),
+                types.len() as i32,
+                types.as_mut_ptr(),
+                pg_sys::CURSOR_OPT_GENERIC_PLAN as i32,
+            );
+            if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
+                return Err(defect(format!("cannot prepare: {}", statement.text)));
+            }
+            statement.plan.set(plan);
+            Ok(plan)
+        }
     }
 
     /// Runs statements whose text is made at run time (DDL) or read from a migration file.
@@ -84,23 +111,46 @@ impl<'connection> Session<'connection> {
     /// # Errors
     /// As [`Session::execute`].
     pub fn run(&mut self, text: &str) -> IotResult<()> {
-        self.client.update(text, None, &[])?;
-        Ok(())
+        let c_text = c_text(text)?;
+        // SAFETY: SPI is connected; the text lives during the call.
+        let status = unsafe { pg_sys::SPI_execute(c_text.as_ptr(), false, 0) };
+        Self::rows(status, text).map(drop)
+    }
+
+    fn rows(status: i32, text: &str) -> IotResult<Rows<'connection>> {
+        if status < 0 {
+            return Err(defect(format!("SPI reports {status} for: {text:.200}")));
+        }
+        // SAFETY: set by the call that just returned; the table lives until the connection is closed.
+        let (table, count) = unsafe { (pg_sys::SPI_tuptable, pg_sys::SPI_processed) };
+        Ok(Rows { table, count: usize::try_from(count).unwrap_or(0), connection: PhantomData })
     }
 }
 
+fn c_text(text: &str) -> IotResult<CString> {
+    CString::new(text).map_err(|_| IotError::invalid_argument("statement contains a NUL character"))
+}
+
+fn defect(message: String) -> IotError {
+    IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message)
+}
+
 /// Result rows, valid while the session lives.
-pub struct Rows<'connection>(SpiTupleTable<'connection>);
+pub struct Rows<'connection> {
+    table: *mut pg_sys::SPITupleTable,
+    count: usize,
+    connection: PhantomData<&'connection ()>,
+}
 
 impl<'connection> Rows<'connection> {
     /// Rows returned, or changed by a statement that returns none.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.count
     }
 
     /// The first row, if there is one.
     pub fn first(self) -> Option<Row<'connection>> {
-        if self.0.is_empty() { None } else { Some(Row(self.0.first())) }
+        self.row(0)
     }
 
     /// Calls `visit` for each row.
@@ -108,16 +158,35 @@ impl<'connection> Rows<'connection> {
     /// # Errors
     /// The first error of `visit`.
     pub fn for_each(self, mut visit: impl FnMut(&Row<'connection>) -> IotResult<()>) -> IotResult<()> {
-        let mut row = Row(self.0);
-        while row.0.next().is_some() {
-            visit(&row)?;
+        for number in 0..self.count {
+            if let Some(row) = self.row(number) {
+                visit(&row)?;
+            }
         }
         Ok(())
+    }
+
+    fn row(&self, number: usize) -> Option<Row<'connection>> {
+        if self.table.is_null() || number >= self.count {
+            return None;
+        }
+        // SAFETY: the table has `count` rows, and lives as long as the connection.
+        unsafe {
+            Some(Row {
+                tuple: *(*self.table).vals.add(number),
+                descriptor: (*self.table).tupdesc,
+                connection: PhantomData,
+            })
+        }
     }
 }
 
 /// One result row; columns count from 1.
-pub struct Row<'connection>(SpiTupleTable<'connection>);
+pub struct Row<'connection> {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+    connection: PhantomData<&'connection ()>,
+}
 
 impl<'connection> Row<'connection> {
     /// A column that may be NULL.
@@ -125,7 +194,12 @@ impl<'connection> Row<'connection> {
     /// # Errors
     /// XX000 when the column has another type.
     pub fn optional<T: FromDatum + IntoDatum>(&self, column: usize) -> IotResult<Option<T>> {
-        Ok(self.0.get(column)?)
+        let (datum, is_null, found) = self.datum(column)?;
+        if !T::is_compatible_with(found) {
+            return Err(defect(format!("column {column} of an internal query has type {}", found.to_u32())));
+        }
+        // SAFETY: the type was checked; the datum lives as long as the connection, and by-reference values are copied.
+        Ok(unsafe { T::from_polymorphic_datum(datum, is_null, found) })
     }
 
     /// A column that is never NULL.
@@ -133,12 +207,8 @@ impl<'connection> Row<'connection> {
     /// # Errors
     /// XX000 when it is NULL or has another type.
     pub fn get<T: FromDatum + IntoDatum>(&self, column: usize) -> IotResult<T> {
-        self.optional(column)?.ok_or_else(|| {
-            IotError::new(
-                pgrx::PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                format!("unexpected NULL in column {column} of an internal query"),
-            )
-        })
+        self.optional(column)?
+            .ok_or_else(|| defect(format!("unexpected NULL in column {column} of an internal query")))
     }
 
     /// A `jsonb` column, in the session's memory.
@@ -146,8 +216,24 @@ impl<'connection> Row<'connection> {
     /// # Errors
     /// As [`Row::optional`].
     pub fn jsonb(&self, column: usize) -> IotResult<Option<Jsonb<'connection>>> {
-        let datum = self.0.get_datum_by_ordinal(column)?;
-        // SAFETY: callers name a jsonb column; the tuple table lives as long as the session.
-        Ok(datum.and_then(|datum| unsafe { Jsonb::from_datum(datum, false) }))
+        let (datum, is_null, found) = self.datum(column)?;
+        if found != pg_sys::JSONBOID {
+            return Err(defect(format!("column {column} of an internal query is no jsonb")));
+        }
+        // SAFETY: a jsonb datum; the row lives as long as the session.
+        Ok(unsafe { Jsonb::from_datum(datum, is_null) })
+    }
+
+    fn datum(&self, column: usize) -> IotResult<(pg_sys::Datum, bool, pg_sys::Oid)> {
+        let number = i32::try_from(column).unwrap_or(0);
+        // SAFETY: tuple and descriptor belong together and live as long as the connection; the number is checked.
+        unsafe {
+            if number < 1 || number > (*self.descriptor).natts {
+                return Err(defect(format!("no column {column} in an internal query")));
+            }
+            let mut is_null = false;
+            let datum = pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &mut is_null);
+            Ok((datum, is_null, pg_sys::SPI_gettypeid(self.descriptor, number)))
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::engine::offered::{Measured, Offered};
 use crate::engine::rejection::Rejection;
 use crate::error::{IotError, IotResult};
 use crate::pg::clock;
-use crate::pg::jsonb::JsonbImage;
+use crate::pg::jsonb::{Jsonb, JsonbImage};
 
 /// Readings held back at most.
 const MOST_READINGS: usize = 10_000;
@@ -91,12 +91,13 @@ fn refuse(reading: &StreamedReading<'_>, error: IotError) -> IotResult<()> {
     let received_at = clock::now();
     // An offered reading has a sensor; this one may not.
     let nobody = Uuid::from_bytes([0; 16]);
-    let no_metadata = JsonbImage::empty_object();
+    let no_metadata = Jsonb::empty_object();
     let offered = Offered {
         sensor_id: *reading.sensor_id.unwrap_or(nobody).as_bytes(),
         measured_at: reading.measured_at,
         value: Measured::Number(reading.value.unwrap_or(f64::NAN)),
-        metadata: reading.metadata.unwrap_or(no_metadata.as_jsonb()),
+        unit: None,
+        metadata: reading.metadata.unwrap_or(no_metadata),
     };
     let mut rejection = Rejection::of(&offered, received_at);
     rejection.sensor_id = reading.sensor_id;
@@ -120,8 +121,7 @@ fn refuse(reading: &StreamedReading<'_>, error: IotError) -> IotResult<()> {
 impl Buffer {
     fn flush(&mut self) -> IotResult<()> {
         self.bytes = 0;
-        let no_metadata = JsonbImage::empty_object();
-        let offered: Vec<Offered<'_>> = self.readings.iter().map(|held| held.offer(&no_metadata)).collect();
+        let offered: Vec<Offered<'_>> = self.readings.iter().map(|held| held.offer()).collect();
         batch::run_and_keep_rejections(&offered)?;
         drop(offered);
         self.readings.clear();
@@ -140,7 +140,7 @@ impl Held {
         value + self.metadata.as_ref().map_or(0, JsonbImage::size)
     }
 
-    fn offer<'a>(&'a self, no_metadata: &'a JsonbImage) -> Offered<'a> {
+    fn offer(&self) -> Offered<'_> {
         Offered {
             sensor_id: self.sensor_id,
             measured_at: self.measured_at,
@@ -150,7 +150,8 @@ impl Held {
                 HeldValue::Boolean(value) => Measured::Boolean(*value),
                 HeldValue::Json(value) => Measured::Json(value.as_jsonb()),
             },
-            metadata: self.metadata.as_ref().unwrap_or(no_metadata).as_jsonb(),
+            unit: None,
+            metadata: self.metadata.as_ref().map_or(Jsonb::empty_object(), JsonbImage::as_jsonb),
         }
     }
 }

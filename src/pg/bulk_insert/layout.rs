@@ -79,6 +79,8 @@ thread_local! {
     static KEPT: ManuallyDrop<RefCell<Kept>> =
         const { ManuallyDrop::new(RefCell::new(Kept { parents: Vec::new(), leaves: Vec::new() })) };
     static WATCHING: Cell<bool> = const { Cell::new(false) };
+    /// Counts what PostgreSQL said so far: planning may itself receive the news that make its result an old one.
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The layout of `parent` for rows of `columns`; `None` when the executor must work them out.
@@ -96,7 +98,9 @@ pub(super) fn of_parent(
         return found;
     }
     watch();
+    let changes = CHANGES.get();
     let layout = Rc::new(ParentLayout::new(parent, columns, time_column)?);
+    layout.current.set(CHANGES.get() == changes);
     keep(|kept| &mut kept.parents, is_it, &layout);
     Some(layout)
 }
@@ -111,7 +115,9 @@ pub(super) fn of_leaf(leaf: pg_sys::Relation, parent: &Rc<ParentLayout>) -> Opti
     if found.is_some() {
         return found;
     }
+    let changes = CHANGES.get();
     let layout = Rc::new(LeafLayout::new(leaf, parent)?);
+    layout.current.set(CHANGES.get() == changes);
     keep(|kept| &mut kept.leaves, is_it, &layout);
     Some(layout)
 }
@@ -159,6 +165,7 @@ unsafe extern "C-unwind" fn function_changed(_argument: pg_sys::Datum, _cache: i
 }
 
 fn forget(is_it: impl Fn(pg_sys::Oid) -> bool) {
+    CHANGES.set(CHANGES.get() + 1);
     KEPT.with(|kept| {
         let kept = kept.borrow();
         kept.parents.iter().filter(|kept| is_it(kept.relation)).for_each(|kept| kept.current.set(false));

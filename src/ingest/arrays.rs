@@ -1,0 +1,100 @@
+//! `ingest(uuid[], timestamptz[], double precision[], jsonb[])`: the fast function road.
+
+use iot_core::time::Timestamp;
+use pgrx::iter::TableIterator;
+use pgrx::{name, pg_extern};
+
+use super::{CHUNK, row_of};
+use crate::engine::batch::{self, Totals};
+use crate::engine::offered::{Measured, Offered};
+use crate::error::{IotError, IotResult, OrRaise};
+use crate::pg::array::{ArrayArgument, Element};
+use crate::pg::jsonb::{Jsonb, JsonbImage};
+
+#[pg_extern(sql = false)]
+fn ingest_arrays<'call>(
+    sensor_ids: Option<ArrayArgument<'call, [u8; 16]>>,
+    timestamps: Option<ArrayArgument<'call, i64>>,
+    measurement_values: Option<ArrayArgument<'call, f64>>,
+    metadata: Option<ArrayArgument<'call, Jsonb<'call>>>,
+) -> TableIterator<
+    'static,
+    (
+        name!(accepted, i64),
+        name!(rejected, i64),
+        name!(duplicates, i64),
+        name!(anomalies, i64),
+        name!(alerts, i64),
+    ),
+> {
+    TableIterator::once(row_of(
+        ingest(
+            &sensor_ids.ok_or_else(|| IotError::null_argument("sensor_ids")).or_raise(),
+            &timestamps.ok_or_else(|| IotError::null_argument("timestamps")).or_raise(),
+            &measurement_values.ok_or_else(|| IotError::null_argument("measurement_values")).or_raise(),
+            metadata.as_ref(),
+        )
+        .or_raise(),
+    ))
+}
+
+fn ingest(
+    sensor_ids: &ArrayArgument<'_, [u8; 16]>,
+    timestamps: &ArrayArgument<'_, i64>,
+    values: &ArrayArgument<'_, f64>,
+    metadata: Option<&ArrayArgument<'_, Jsonb<'_>>>,
+) -> IotResult<Totals> {
+    crate::catalog::require_setup()?;
+    let length = length_of(sensor_ids, "sensor_ids", None)?;
+    length_of(timestamps, "timestamps", Some(length))?;
+    length_of(values, "measurement_values", Some(length))?;
+    if let Some(metadata) = metadata {
+        length_of(metadata, "metadata", Some(length))?;
+    }
+    let no_metadata = Jsonb::empty_object();
+    let mut sensor_ids = sensor_ids.iter();
+    let mut timestamps = timestamps.iter();
+    let mut values = values.iter();
+    let mut metadata = metadata.map(ArrayArgument::iter);
+    let mut totals = Totals::default();
+    let mut chunk = Vec::with_capacity(length.min(CHUNK));
+    for number in 1..=length {
+        // A sensor or value that is NULL is refused by the engine as what it stands for here: nobody, and no number.
+        let offered = Offered {
+            sensor_id: sensor_ids.next().flatten().unwrap_or_default(),
+            measured_at: timestamps.next().flatten().map(Timestamp),
+            value: Measured::Number(values.next().flatten().unwrap_or(f64::NAN)),
+            unit: None,
+            metadata: metadata.as_mut().and_then(|elements| elements.next().flatten()).unwrap_or(no_metadata),
+        };
+        chunk.push(offered);
+        if chunk.len() == CHUNK || number == length {
+            totals.add(batch::run_and_keep_rejections(&chunk)?);
+            chunk.clear();
+        }
+    }
+    Ok(totals)
+}
+
+/// The length of an array argument, which must be `expected`.
+fn length_of<'call, T: Element<'call>>(
+    array: &ArrayArgument<'call, T>,
+    argument: &str,
+    expected: Option<usize>,
+) -> IotResult<usize> {
+    let Some(length) = array.length() else {
+        return Err(IotError::new(
+            pgrx::PgSqlErrorCode::ERRCODE_ARRAY_ELEMENT_ERROR,
+            format!("argument \"{argument}\" has more than one dimension"),
+        )
+        .hint("Pass a one-dimensional array."));
+    };
+    match expected {
+        Some(expected) if expected != length => Err(IotError::new(
+            pgrx::PgSqlErrorCode::ERRCODE_ARRAY_ELEMENT_ERROR,
+            format!("argument \"{argument}\" has {length} elements, but sensor_ids has {expected}"),
+        )
+        .hint("Pass arrays of equal length, one element for each reading.")),
+        _ => Ok(length),
+    }
+}

@@ -1,0 +1,340 @@
+//! `ingest(jsonb)`: messages as applications have them.
+
+use std::collections::HashMap;
+
+use iot_core::ingest::payload::{
+    self, DeviceReference, Metadata, OfferedReading, OfferedTime, OfferedValue, PayloadError,
+    SensorReference as Named,
+};
+use iot_core::jsonb::{Document, Value};
+use iot_core::time::Timestamp;
+use pgrx::datum::Uuid;
+use pgrx::iter::TableIterator;
+use pgrx::{PgSqlErrorCode, name, pg_extern};
+
+use super::{CHUNK, row_of};
+use crate::catalog::sensor_reference::{self, NewSensor, SensorReference};
+use crate::engine::batch::{self, Totals};
+use crate::engine::offered::{Measured, Offered};
+use crate::engine::rejection::Rejection;
+use crate::error::{IotError, IotResult, OrRaise};
+use crate::pg::jsonb::{Jsonb, JsonbImage};
+use crate::pg::statement::{Session, with_session};
+use crate::pg::{clock, input};
+
+#[pg_extern(sql = false)]
+fn ingest_jsonb(
+    readings: Option<Jsonb<'_>>,
+    register_unknown: Option<bool>,
+) -> TableIterator<
+    'static,
+    (
+        name!(accepted, i64),
+        name!(rejected, i64),
+        name!(duplicates, i64),
+        name!(anomalies, i64),
+        name!(alerts, i64),
+    ),
+> {
+    let readings = readings.ok_or_else(|| IotError::null_argument("readings")).or_raise();
+    TableIterator::once(row_of(ingest(readings, register_unknown.unwrap_or(false)).or_raise()))
+}
+
+fn ingest(readings: Jsonb<'_>, register_unknown: bool) -> IotResult<Totals> {
+    crate::catalog::require_setup()?;
+    let document = Document::new(readings.body());
+    let mut elements = payload::readings(&document)?;
+    let mut totals = Totals::default();
+    loop {
+        let chunk: Vec<Value<'_>> = elements.by_ref().take(CHUNK).collect();
+        if chunk.is_empty() {
+            return Ok(totals);
+        }
+        totals.add(ingest_chunk(&chunk, register_unknown)?);
+    }
+}
+
+/// A message that can be offered once its sensor is known, with what it borrows.
+struct Message<'a> {
+    reading: OfferedReading<'a>,
+    measured_at: Option<Timestamp>,
+    metadata: Option<JsonbImage>,
+    json_value: Option<JsonbImage>,
+}
+
+fn ingest_chunk(elements: &[Value<'_>], register_unknown: bool) -> IotResult<Totals> {
+    let mut refused: Vec<(usize, IotError)> = Vec::new();
+    let mut messages: Vec<(usize, Message<'_>)> = Vec::with_capacity(elements.len());
+    for (number, element) in elements.iter().enumerate() {
+        match read(*element) {
+            Ok(message) => messages.push((number, message)),
+            Err(error) => refused.push((number, error)),
+        }
+    }
+    let sensors = find_sensors(&messages, register_unknown)?;
+    let mut offered = Vec::with_capacity(messages.len());
+    let mut numbers = Vec::with_capacity(messages.len());
+    for ((number, message), sensor) in messages.iter().zip(sensors) {
+        match sensor {
+            Ok(sensor_id) => {
+                offered.push(message.offer(sensor_id));
+                numbers.push(*number);
+            }
+            Err(error) => refused.push((*number, error)),
+        }
+    }
+    let outcome = batch::run(&offered)?;
+    let mut totals = outcome.totals();
+    totals.rejected += refused.len() as i64;
+    refused.extend(outcome.rejections.into_iter().map(|(place, error)| (numbers[place as usize], error)));
+    refused.sort_by_key(|&(number, _)| number);
+    let received_at = clock::now();
+    let offers: HashMap<usize, &Offered<'_>> = numbers.iter().copied().zip(&offered).collect();
+    for (number, error) in refused {
+        rejection(elements[number], offers.get(&number).copied(), received_at).keep_or_fail(error)?;
+    }
+    Ok(totals)
+}
+
+fn read(element: Value<'_>) -> IotResult<Message<'_>> {
+    let reading = OfferedReading::from_value(element)?;
+    let measured_at = match reading.measured_at {
+        OfferedTime::At(at) => Some(at),
+        OfferedTime::Text(text) => {
+            Some(clock::from_pg(input::timestamp(text).map_err(|error| error.because("bad_time"))?))
+        }
+        OfferedTime::Missing => None,
+    };
+    if reading.value == OfferedValue::Missing {
+        return Err(PayloadError::MissingValue.into());
+    }
+    let metadata = match reading.merged_metadata() {
+        Metadata::Empty => None,
+        Metadata::Image(body) => Some(JsonbImage::from_body(body)),
+        Metadata::Text(text) => Some(JsonbImage::from_json_text(&text)?),
+    };
+    let json_value = match reading.value {
+        OfferedValue::Json(Value::Array(array)) => Some(JsonbImage::from_body(array.image())),
+        OfferedValue::Json(Value::Object(object)) => Some(JsonbImage::from_body(object.image())),
+        OfferedValue::Json(scalar) => Some(JsonbImage::from_json_text(&scalar.to_text())?),
+        _ => None,
+    };
+    Ok(Message { reading, measured_at, metadata, json_value })
+}
+
+impl<'a> Message<'a> {
+    fn offer(&self, sensor_id: [u8; 16]) -> Offered<'_> {
+        Offered {
+            sensor_id,
+            measured_at: self.measured_at,
+            value: match self.reading.value {
+                OfferedValue::Number(value) => Measured::Number(value),
+                OfferedValue::Text(text) => Measured::Text(text),
+                OfferedValue::Boolean(value) => Measured::Boolean(value),
+                OfferedValue::Json(_) | OfferedValue::Missing => Measured::Json(or_empty(&self.json_value)),
+            },
+            unit: self.reading.unit,
+            metadata: or_empty(&self.metadata),
+        }
+    }
+
+    /// How it names its sensor, unless by the sensor's own key.
+    fn reference(&self) -> Option<SensorReference> {
+        let Named::ByDevice { device, sensor } = self.reading.sensor else { return None };
+        let (device_key, device) = match device {
+            DeviceReference::ById(id) => ("id", Uuid::from_bytes(id).to_string()),
+            DeviceReference::BySerial(serial) => ("serial", serial.to_owned()),
+            DeviceReference::ByExternalId(id) => ("external", id.to_owned()),
+            DeviceReference::AnyKey(key) => ("any", key.to_owned()),
+            DeviceReference::AnyNumber(number) => ("any", number.to_string()),
+        };
+        Some(SensorReference {
+            device_key,
+            device,
+            sensor_name: sensor.name.map(str::to_owned),
+            sensor_type: sensor.sensor_type.map(str::to_owned),
+        })
+    }
+
+    /// The device and sensor that it would register.
+    fn new_sensor(&self) -> Option<NewSensor> {
+        let origin = &self.reading.origin;
+        let owned = |text: Option<&'a str>| text.map(str::to_owned);
+        let mut new = NewSensor {
+            external_id: owned(origin.external_id),
+            serial_number: owned(origin.serial_number),
+            device_name: owned(origin.device_name),
+            device_type: owned(origin.device_type),
+            location: owned(origin.location),
+            sensor_name: owned(origin.sensor.name.or(origin.sensor.sensor_type))?,
+            sensor_type: owned(origin.sensor.sensor_type.or(origin.sensor.name))?,
+            unit: self.reading.unit.unwrap_or_default().to_owned(),
+            value_type: match self.reading.value {
+                OfferedValue::Number(_) | OfferedValue::Missing => "numeric",
+                OfferedValue::Text(text) if payload::parse_number(text).is_some() => "numeric",
+                OfferedValue::Text(_) => "text",
+                OfferedValue::Boolean(_) => "boolean",
+                OfferedValue::Json(_) => "json",
+            },
+            ..NewSensor::default()
+        };
+        if let Named::ById(id) = self.reading.sensor {
+            new.sensor_id = Some(Uuid::from_bytes(id));
+        }
+        match origin.device? {
+            DeviceReference::ById(id) => new.device_id = Some(Uuid::from_bytes(id)),
+            DeviceReference::BySerial(serial) => new.serial_number = Some(serial.to_owned()),
+            DeviceReference::ByExternalId(id) | DeviceReference::AnyKey(id) => {
+                new.external_id.get_or_insert_with(|| id.to_owned());
+            }
+            DeviceReference::AnyNumber(number) => {
+                new.external_id.get_or_insert_with(|| number.to_string());
+            }
+        }
+        Some(new)
+    }
+}
+
+fn or_empty(image: &Option<JsonbImage>) -> Jsonb<'_> {
+    image.as_ref().map_or(Jsonb::empty_object(), JsonbImage::as_jsonb)
+}
+
+/// The sensor of each message, or why there is none.
+fn find_sensors(
+    messages: &[(usize, Message<'_>)],
+    register_unknown: bool,
+) -> IotResult<Vec<IotResult<[u8; 16]>>> {
+    let references: Vec<Option<SensorReference>> =
+        messages.iter().map(|(_, message)| message.reference()).collect();
+    let mut known: HashMap<SensorReference, IotResult<[u8; 16]>> = HashMap::new();
+    with_session(|session| {
+        look_up(session, references.iter().flatten(), &mut known)?;
+        if register_unknown {
+            for ((_, message), reference) in messages.iter().zip(&references) {
+                let is_unknown = match (reference, message.reading.sensor) {
+                    (Some(reference), _) => known.get(reference).is_none_or(Result::is_err),
+                    // Whether its key is registered is for the engine to say; registering it again does nothing.
+                    (None, Named::ById(_)) => message.reading.origin.device.is_some(),
+                    (None, Named::ByDevice { .. }) => false,
+                };
+                if let Some(new) = message.new_sensor().filter(|_| is_unknown) {
+                    sensor_reference::register(session, &new)?;
+                    if let Some(reference) = reference {
+                        known.remove(reference);
+                        look_up(session, std::iter::once(reference), &mut known)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(messages
+        .iter()
+        .zip(&references)
+        .map(|((_, message), reference)| match (message.reading.sensor, reference) {
+            (Named::ById(sensor_id), _) => Ok(sensor_id),
+            (_, Some(reference)) => known.get(reference).cloned().unwrap_or_else(|| Err(unknown(reference))),
+            (_, None) => Err(PayloadError::MissingSensor.into()),
+        })
+        .collect())
+}
+
+fn look_up<'a>(
+    session: &mut Session<'_>,
+    references: impl Iterator<Item = &'a SensorReference>,
+    known: &mut HashMap<SensorReference, IotResult<[u8; 16]>>,
+) -> IotResult<()> {
+    let mut wanted: Vec<SensorReference> = Vec::new();
+    for reference in references {
+        if !known.contains_key(reference) {
+            known.insert(reference.clone(), Err(unknown(reference)));
+            wanted.push(reference.clone());
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let mut best: HashMap<usize, (i32, Vec<Uuid>)> = HashMap::new();
+    for (number, sensor_id, rank) in sensor_reference::resolve(session, &wanted)? {
+        let entry = best.entry(number).or_insert((rank, Vec::new()));
+        if rank < entry.0 {
+            *entry = (rank, Vec::new());
+        }
+        if rank == entry.0 && !entry.1.contains(&sensor_id) {
+            entry.1.push(sensor_id);
+        }
+    }
+    for (number, (_, sensors)) in best {
+        let found = match sensors.as_slice() {
+            [sensor_id] => Ok(*sensor_id.as_bytes()),
+            several => Err(ambiguous(&wanted[number], several.len())),
+        };
+        known.insert(wanted[number].clone(), found);
+    }
+    Ok(())
+}
+
+fn describe(reference: &SensorReference) -> String {
+    let of = |what: &str, value: &Option<String>| {
+        value.as_ref().map(|value| format!(" {what} \"{value}\"")).unwrap_or_default()
+    };
+    format!(
+        "sensor{}{} of device \"{}\"",
+        of("named", &reference.sensor_name),
+        of("of type", &reference.sensor_type),
+        reference.device
+    )
+}
+
+fn unknown(reference: &SensorReference) -> IotError {
+    IotError::unknown_object(format!("{} does not exist", describe(reference)))
+        .hint("Register it, or pass register_unknown => true.")
+        .because("unknown_sensor")
+}
+
+fn ambiguous(reference: &SensorReference, count: usize) -> IotError {
+    IotError::new(
+        PgSqlErrorCode::ERRCODE_AMBIGUOUS_PARAMETER,
+        format!("{} stands for {count} sensors", describe(reference)),
+    )
+    .hint("Name the sensor, or give its sensor_id.")
+    .because("ambiguous_sensor")
+}
+
+/// The message as it came.
+fn rejection<'a>(element: Value<'a>, offered: Option<&Offered<'a>>, received_at: Timestamp) -> Rejection<'a> {
+    let as_json = |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::Null);
+    let fields = match as_json(element.to_text()) {
+        serde_json::Value::Object(fields) => fields,
+        other => std::iter::once(("reading".to_owned(), other)).collect(),
+    };
+    Rejection {
+        received_at,
+        sensor_id: offered.map(|offered| Uuid::from_bytes(offered.sensor_id)),
+        measured_at: offered.and_then(|offered| offered.measured_at),
+        value: offered.and_then(|offered| offered.value.number()),
+        fields,
+        metadata: None,
+        json_value: None,
+    }
+}
+
+impl From<PayloadError> for IotError {
+    fn from(error: PayloadError) -> Self {
+        let code = match error {
+            PayloadError::BadTime { .. } => PgSqlErrorCode::ERRCODE_INVALID_DATETIME_FORMAT,
+            PayloadError::OutOfRange { .. } => PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            PayloadError::MissingSensor | PayloadError::MissingDevice | PayloadError::MissingValue => {
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED
+            }
+            PayloadError::BadIdentifier { .. } => PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,
+            PayloadError::WrongType { .. } | PayloadError::NotAnObject { .. } => {
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH
+            }
+            PayloadError::AmbiguousValue { .. } | PayloadError::Contradiction { .. } => {
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+            }
+        };
+        Self::new(code, error.to_string()).hint(error.hint()).because(error.reason())
+    }
+}
