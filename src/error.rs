@@ -6,6 +6,7 @@ use iot_core::alert::{ConditionError, TemplateError};
 use iot_core::bucket::BucketError;
 use iot_core::ingest::{CalibrationError, QualityLimitsError, TimeRejection, ValueRejection};
 use iot_core::partition::IntervalError;
+use iot_core::unit::UnitError;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::PgLogLevel;
@@ -197,5 +198,17 @@ impl From<BucketError> for IotError {
 impl From<IntervalError> for IotError {
     fn from(error: IntervalError) -> Self {
         Self::invalid_argument(error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<UnitError> for IotError {
+    fn from(error: UnitError) -> Self {
+        let code = match &error {
+            value if value.is_out_of_range() => PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            // Both units are known: it is their kinds that do not match.
+            UnitError::DifferentDimension { .. } => PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            _ => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        };
+        Self::new(code, error.to_string()).hint(error.hint()).because("unit")
     }
 }

@@ -23,6 +23,8 @@ mod ingest;
 mod partition;
 mod pg;
 #[allow(unsafe_code)]
+mod recalibration;
+#[allow(unsafe_code)]
 mod schema;
 #[allow(unsafe_code)]
 mod setup;
@@ -32,6 +34,8 @@ mod state;
 mod statistics;
 #[allow(unsafe_code)]
 mod stream;
+#[allow(unsafe_code)]
+mod unit;
 
 #[allow(unsafe_code)]
 mod module {

@@ -22,6 +22,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "alert", text: include_str!("../sql/setup/0003_alert.sql") },
     Migration { version: 4, name: "command", text: include_str!("../sql/setup/0004_command.sql") },
     Migration { version: 5, name: "ingest", text: include_str!("../sql/setup/0005_ingest.sql") },
+    Migration { version: 6, name: "calibration", text: include_str!("../sql/setup/0006_calibration.sql") },
 ];
 
 /// Makes the table that records migrations.

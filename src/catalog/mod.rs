@@ -8,6 +8,7 @@ pub mod command;
 pub mod migration;
 pub mod partition_policy;
 pub mod reading;
+pub mod recalibration;
 pub mod rejected_reading;
 pub mod sensor;
 pub mod sensor_reference;

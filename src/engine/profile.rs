@@ -7,13 +7,13 @@ use iot_core::detect::DetectorKind;
 use iot_core::ingest::payload::parse_number;
 use iot_core::ingest::{Calibrated, Calibration, QualityLimits};
 use iot_core::time::Timestamp;
-use iot_core::unit;
 use pgrx::{PgSqlErrorCode, Uuid};
 
 use super::offered::Measured;
 use crate::alert::Rule;
 use crate::error::{IotError, IotResult};
 use crate::pg::value::TextImage;
+use crate::unit;
 
 /// A sensor as registered.
 pub struct Profile {
@@ -103,9 +103,7 @@ impl Profile {
         };
         match unit {
             Some(unit) if unit != self.unit && !self.unit.is_empty() => {
-                unit::convert(number, unit, &self.unit).map(Some).map_err(|error| {
-                    IotError::invalid_argument(error.to_string()).hint(error.hint()).because("unit")
-                })
+                unit::to_unit(number, unit, &self.unit).map(Some)
             }
             _ => Ok(Some(number)),
         }

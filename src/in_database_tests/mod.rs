@@ -8,8 +8,10 @@ mod commands;
 mod ingest;
 mod partitions;
 mod readings;
+mod recalibrations;
 mod scores;
 mod setup;
+mod units;
 
 use pgrx::datum::Uuid;
 use pgrx::prelude::*;

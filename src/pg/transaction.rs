@@ -93,6 +93,12 @@ pub fn nesting_level() -> i32 {
     unsafe { pg_sys::GetCurrentTransactionNestLevel() }
 }
 
+/// Whether the transaction goes on after this statement, or is one of somebody's subtransactions: then nobody may COMMIT.
+pub fn is_in_block() -> bool {
+    // SAFETY: reads the state of the current transaction.
+    nesting_level() > 1 || unsafe { pg_sys::IsTransactionBlock() }
+}
+
 /// Whether every statement of this transaction sees the same snapshot (REPEATABLE READ, SERIALIZABLE).
 pub fn keeps_its_snapshot() -> bool {
     // SAFETY: a setting of the current transaction.
