@@ -117,7 +117,7 @@ fn batch(
             let calibrated = profile.calibrate(reading.raw(), at).map_err(|error| {
                 error.detail(format!("Reading of sensor \"{sensor_id}\" at {}.", at.to_utc_literal()))
             })?;
-            match reading.recalibrated(calibrated, &profile.physical_range) {
+            match reading.recalibrated(calibrated.0, &profile.limits.physical_range) {
                 Some(new) => {
                     totals.count_changed(reading.value, new.value);
                     changes.push(at, new);

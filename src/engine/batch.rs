@@ -24,7 +24,6 @@ use crate::alert::DatabaseZone;
 use crate::catalog::sensor_state;
 use crate::error::{IotError, IotResult};
 use crate::partition;
-use crate::pg::jsonb::Jsonb;
 use crate::pg::shared::counters::{self, Counter};
 use crate::pg::statement::with_session;
 use crate::pg::{clock, random};
