@@ -156,7 +156,7 @@ pub fn private_states<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Wr
         profiles
             .filter_map(|profile| {
                 let kept = transaction.sensors.get(profile.sensor_id.as_bytes())?.kept.as_ref()?;
-                (kept.private && !kept.change.is_empty()).then(|| Written {
+                (kept.private && !kept.change.is_empty()).then_some(Written {
                     sensor_id: profile.sensor_id,
                     device_id: profile.device_id,
                     is_checkpoint: false,

@@ -42,6 +42,8 @@ pub fn listen(listener: &'static Listener) {
     }
 }
 
+/// # Safety
+/// Called by PostgreSQL, as registered.
 #[pg_guard]
 unsafe extern "C-unwind" fn transaction_event(
     event: pg_sys::XactEvent::Type,
@@ -68,6 +70,8 @@ unsafe extern "C-unwind" fn transaction_event(
     }
 }
 
+/// # Safety
+/// Called by PostgreSQL, as registered.
 #[pg_guard]
 unsafe extern "C-unwind" fn subtransaction_event(
     event: pg_sys::SubXactEvent::Type,

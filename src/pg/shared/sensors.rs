@@ -249,14 +249,9 @@ pub fn release(handle: &Handle, announced: bool) {
     abandon(handle);
 }
 
-/// Makes the entry of `key` stale, if there is one: its stored readings changed without us.
-pub fn mark_stale(key: &SensorKey) {
-    with_entry(key, |_, entry| stale(entry));
-}
-
-/// As [`mark_stale`] for every sensor of the current database.
+/// The stored readings of every sensor of the current database changed without us.
 pub fn mark_all_stale() {
-    visit_database(|entry| stale(entry));
+    visit_database(stale);
 }
 
 /// A build under way may have read what has changed.
@@ -266,14 +261,6 @@ fn stale(entry: &mut Entry) {
         Status::Building => entry.missed = true,
         Status::Stale | Status::Free => (),
     }
-}
-
-/// Gives up every entry of the current database.
-pub fn forget_database() {
-    visit_database(|entry| {
-        stale(entry);
-        entry.dirty = false;
-    });
 }
 
 /// The committed state of a sensor, if it is tracked and valid.
