@@ -251,7 +251,7 @@ mod tests {
             // Cut anywhere but between sub-buckets it is refused; there it has fewer of them.
             assert_eq!(
                 SensorState::decode(&bytes[..end]).is_some(),
-                end >= HEAD && (end - HEAD) % BUCKET == 0
+                end >= HEAD && (end - HEAD).is_multiple_of(BUCKET)
             );
         }
         assert_eq!(SensorState::decode(&[2; 400]), None);
