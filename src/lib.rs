@@ -23,6 +23,8 @@ mod ingest;
 mod partition;
 mod pg;
 #[allow(unsafe_code)]
+mod processing;
+#[allow(unsafe_code)]
 mod recalibration;
 #[allow(unsafe_code)]
 mod schema;

@@ -23,7 +23,8 @@ extension_sql_file!(
 extension_sql_file!("../sql/schema/30_partition.sql", name = "partition", requires = ["group_triggers"]);
 extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["partition"]);
 extension_sql_file!("../sql/schema/41_alert_triggers.sql", name = "alert_triggers", requires = ["alert"]);
-extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["alert_triggers"]);
+extension_sql_file!("../sql/schema/45_processing.sql", name = "processing", requires = ["alert_triggers"]);
+extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["processing"]);
 extension_sql_file!("../sql/schema/51_ingest_triggers.sql", name = "ingest_triggers", requires = ["ingest"]);
 extension_sql_file!("../sql/schema/52_statistics.sql", name = "statistics", requires = ["ingest_triggers"]);
 extension_sql_file!("../sql/schema/54_state.sql", name = "state", requires = ["statistics"]);
