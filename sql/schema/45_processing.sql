@@ -7,7 +7,7 @@ COMMENT ON FUNCTION iot.validate_processing_rule(text, text, jsonb) IS
     'Raises 22023 unless the definition can be run: known type and keys, numbers in range, an expression that compiles.';
 
 CREATE FUNCTION iot.check_processing_rule(rule_uuid uuid) RETURNS void
-    STABLE PARALLEL UNSAFE
+    VOLATILE PARALLEL UNSAFE
     LANGUAGE c AS 'MODULE_PATHNAME', 'check_processing_rule_wrapper';
 COMMENT ON FUNCTION iot.check_processing_rule(uuid) IS
     'Raises 22023 if the active rule is part of a loop, or its output collides with that of another, on one of up to 1000 devices in its scope; for a rule about one sensor also if something that it refers to is missing.';
