@@ -180,7 +180,8 @@ pub fn load(
 }
 
 statement!(
-    /// Organizations as above, from the top down here.
+    /// Organizations as above, from the top down here. LATERAL makes the rule come first: one about a sensor must not
+    /// read all of them, since rules may be written by the thousand.
     DEVICES_IN_SCOPE: (UUIDOID, INT4OID)
     "WITH RECURSIVE rule AS MATERIALIZED (
          SELECT r.sensor_id, r.sensor_type, r.device_type_id, r.organization_id
@@ -191,16 +192,32 @@ statement!(
           UNION
          SELECT o.organization_id
            FROM tenant t
-           JOIN iot.organizations o ON o.parent_organization_id OPERATOR(pg_catalog.=) t.organization_id)
-     SELECT s.device_id
-       FROM rule r
-       JOIN iot.sensors s ON (r.sensor_id IS NULL OR s.sensor_id OPERATOR(pg_catalog.=) r.sensor_id)
-                         AND (r.sensor_type IS NULL OR s.sensor_type OPERATOR(pg_catalog.=) r.sensor_type)
-       JOIN iot.devices d ON d.device_id OPERATOR(pg_catalog.=) s.device_id
-      WHERE (r.device_type_id IS NULL OR d.device_type_id OPERATOR(pg_catalog.=) r.device_type_id)
-        AND (r.organization_id IS NULL OR EXISTS (
+           JOIN iot.organizations o ON o.parent_organization_id OPERATOR(pg_catalog.=) t.organization_id),
+     covered (device_id, sensor_type, device_type_id, organization_id) AS (
+         SELECT s.device_id, r.sensor_type, r.device_type_id, r.organization_id
+           FROM rule r
+           JOIN iot.sensors s ON s.sensor_id OPERATOR(pg_catalog.=) r.sensor_id
+          WHERE r.sensor_type IS NULL OR r.sensor_type OPERATOR(pg_catalog.=) s.sensor_type
+          UNION ALL
+         SELECT o.device_id, r.sensor_type, r.device_type_id, r.organization_id
+           FROM rule r
+          CROSS JOIN LATERAL (
+                SELECT s.device_id FROM iot.sensors s
+                 WHERE s.sensor_type OPERATOR(pg_catalog.=) r.sensor_type OFFSET 0) AS o
+          WHERE r.sensor_id IS NULL AND r.sensor_type IS NOT NULL
+          UNION ALL
+         SELECT o.device_id, r.sensor_type, r.device_type_id, r.organization_id
+           FROM rule r
+          CROSS JOIN LATERAL (
+                SELECT s.device_id FROM iot.sensors s WHERE r.sensor_type IS NULL OFFSET 0) AS o
+          WHERE r.sensor_id IS NULL AND r.sensor_type IS NULL)
+     SELECT c.device_id
+       FROM covered c
+       JOIN iot.devices d ON d.device_id OPERATOR(pg_catalog.=) c.device_id
+      WHERE (c.device_type_id IS NULL OR d.device_type_id OPERATOR(pg_catalog.=) c.device_type_id)
+        AND (c.organization_id IS NULL OR EXISTS (
                 SELECT FROM tenant t WHERE t.organization_id OPERATOR(pg_catalog.=) d.organization_id))
-      GROUP BY s.device_id
+      GROUP BY c.device_id
       LIMIT $2");
 
 /// Some devices, at most `limit`, with sensors that the rule covers; none if it is not active.
