@@ -29,6 +29,7 @@ extension_sql_file!("../sql/schema/51_ingest_triggers.sql", name = "ingest_trigg
 extension_sql_file!("../sql/schema/52_statistics.sql", name = "statistics", requires = ["ingest_triggers"]);
 extension_sql_file!("../sql/schema/54_state.sql", name = "state", requires = ["statistics"]);
 extension_sql_file!("../sql/schema/55_recalibration.sql", name = "recalibration", requires = ["state"]);
-extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["recalibration"]);
+extension_sql_file!("../sql/schema/56_roads.sql", name = "roads", requires = ["recalibration"]);
+extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["roads"]);
 extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires = ["command"]);
 extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["readings"], finalize);
