@@ -25,6 +25,7 @@ extension_sql_file!("../sql/schema/41_alert_triggers.sql", name = "alert_trigger
 extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["alert_triggers"]);
 extension_sql_file!("../sql/schema/51_ingest_triggers.sql", name = "ingest_triggers", requires = ["ingest"]);
 extension_sql_file!("../sql/schema/52_statistics.sql", name = "statistics", requires = ["ingest_triggers"]);
-extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["statistics"]);
+extension_sql_file!("../sql/schema/53_detector.sql", name = "detector", requires = ["statistics"]);
+extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["detector"]);
 extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires = ["command"]);
 extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["readings"], finalize);
