@@ -4,6 +4,7 @@ the best threshold.
     benches/nab.py score         --data DATA --scorer score_nab.py [--detector NAME] [--results FOLDER]
     benches/nab.py leave-one-out --data DATA --scorer score_nab.py
     benches/nab.py stability     --data DATA --scorer score_nab.py
+    benches/nab.py bootstrap     --data DATA --scorer score_nab.py
     benches/nab.py speed         --data DATA [--detector NAME]
     make bench BENCH=nab ARGS='sql --data DATA [--scorer score_nab.py] [--detector NAME]'
 
@@ -14,6 +15,7 @@ adaptive detector.
 score          writes a result folder (1 at an onset, else 0) and calls the scorer on it.
 leave-one-out  for each file: picks from GRID what is best on all other files, and scores the file with that.
 stability      scores with each constant 20 % lower and 20 % higher, all others as they are.
+bootstrap      scores files drawn with replacement: how far the score is a matter of which files there are.
 speed          nanoseconds per reading (with the loop over the readings), and bytes of state.
 sql            scores by SELECT … FROM iot.score_series(…) on a private server with the installed extension, checks that
                each row equals that of the program that the other modes use, and does as score where there is a scorer.
@@ -25,6 +27,7 @@ import importlib.util
 import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -42,6 +45,8 @@ GRID = {
     "level_memory": (0.7, 1.0, 1.4),
     "refractory_hours": (0.7, 1.0, 1.5),
 }
+# Draws of the bootstrap.
+DRAWS = 10_000
 # Texts of the files go to the server as they are; it runs in UTC, as the program reads them.
 SCORE_SERIES = """
     SELECT anomaly_score, is_anomaly::int, is_onset::int
@@ -218,6 +223,21 @@ def stability(options):
     print(f"constants in use {benchmark.normalised(benchmark.raw_scores(base)):.2f}, worst {min(scores):.2f}")
 
 
+def bootstrap(options):
+    benchmark = Benchmark(options.data, options.scorer)
+    benchmark.load_rewards()
+    raw = benchmark.raw_scores(constants_in_use(options))
+    keys = list(benchmark.windows)
+    # A fixed seed: the same figure each time.
+    draw = random.Random(1).choices
+    samples = [draw(keys, k=len(keys)) for _ in range(DRAWS)]
+    # Without any window there is nothing to find.
+    samples = [drawn for drawn in samples if any(benchmark.windows[key] for key in drawn)]
+    scores = sorted(benchmark.normalised(raw, drawn) for drawn in samples)
+    low, high = scores[len(scores) // 40], scores[-len(scores) // 40]
+    print(f"constants in use {benchmark.normalised(raw):.2f}, 95 % of {len(scores)} draws of files {low:.2f} to {high:.2f}")
+
+
 def speed(options):
     files = sorted(path for path in Path(options.data).glob("*/*.csv"))
     print(run(["--speed", "--detector", options.detector, *map(str, files)]), end="")
@@ -225,7 +245,8 @@ def speed(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    modes = {"score": score, "leave-one-out": leave_one_out, "stability": stability, "speed": speed, "sql": sql}
+    modes = {"score": score, "leave-one-out": leave_one_out, "stability": stability, "bootstrap": bootstrap}
+    modes |= {"speed": speed, "sql": sql}
     parser.add_argument("mode", choices=modes)
     parser.add_argument("--data", required=True, help="folder of NAB's data files and labels")
     parser.add_argument("--scorer", help="program with NAB's scoring rules")
