@@ -41,7 +41,7 @@ impl PreparedCondition {
         thread_local! {
             static CACHE: RefCell<ConditionCache> = RefCell::default();
             /// The one used last: mostly it is wanted again, and comparing costs less than hashing.
-            static LAST: RefCell<Option<(Box<[u8]>, Rc<PreparedCondition>)>> = const { RefCell::new(None) };
+            static LAST: RefCell<Option<Repeated>> = const { RefCell::new(None) };
         }
         let repeated = LAST.with_borrow(|last| {
             last.as_ref()
@@ -68,6 +68,9 @@ impl PreparedCondition {
         Ok(compiled)
     }
 }
+
+/// A condition's binary image and its compiled form.
+type Repeated = (Box<[u8]>, Rc<PreparedCondition>);
 
 /// Compiled conditions by their binary image: an edited rule has another image, so nothing needs invalidation.
 #[derive(Default)]

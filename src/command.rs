@@ -7,7 +7,7 @@ use pgrx::pg_extern;
 use crate::catalog::{self, command as table};
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
-use crate::pg::jsonb::{Jsonb, JsonbImage};
+use crate::pg::jsonb::Jsonb;
 use crate::pg::statement::with_session;
 
 #[pg_extern(sql = false)]

@@ -4,8 +4,10 @@
 
 use iot_core::alert::{ConditionError, TemplateError};
 use iot_core::bucket::BucketError;
-use iot_core::ingest::{CalibrationError, TimeRejection, ValueRejection};
+use iot_core::ingest::{CalibrationError, QualityLimitsError, TimeRejection, ValueRejection};
 use iot_core::partition::IntervalError;
+use iot_core::processing::RuleSetError;
+use iot_core::unit::UnitError;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::PgLogLevel;
@@ -165,6 +167,12 @@ impl From<CalibrationError> for IotError {
     }
 }
 
+impl From<QualityLimitsError> for IotError {
+    fn from(error: QualityLimitsError) -> Self {
+        Self::invalid_argument(error.to_string()).hint(error.hint())
+    }
+}
+
 impl From<ValueRejection> for IotError {
     fn from(error: ValueRejection) -> Self {
         Self::new(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, error.to_string())
@@ -188,8 +196,26 @@ impl From<BucketError> for IotError {
     }
 }
 
+impl From<RuleSetError> for IotError {
+    fn from(error: RuleSetError) -> Self {
+        Self::invalid_argument(error.to_string()).hint(error.hint())
+    }
+}
+
 impl From<IntervalError> for IotError {
     fn from(error: IntervalError) -> Self {
         Self::invalid_argument(error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<UnitError> for IotError {
+    fn from(error: UnitError) -> Self {
+        let code = match &error {
+            value if value.is_out_of_range() => PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+            // Both units are known: it is their kinds that do not match.
+            UnitError::DifferentDimension { .. } => PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            _ => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        };
+        Self::new(code, error.to_string()).hint(error.hint()).because("unit")
     }
 }

@@ -25,13 +25,21 @@ mod ingest;
 mod partition;
 mod pg;
 #[allow(unsafe_code)]
+mod processing;
+#[allow(unsafe_code)]
+mod recalibration;
+#[allow(unsafe_code)]
 mod schema;
 #[allow(unsafe_code)]
 mod setup;
 #[allow(unsafe_code)]
+mod state;
+#[allow(unsafe_code)]
 mod statistics;
 #[allow(unsafe_code)]
 mod stream;
+#[allow(unsafe_code)]
+mod unit;
 
 #[allow(unsafe_code)]
 mod module {

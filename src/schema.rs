@@ -7,7 +7,8 @@ use pgrx::extension_sql_file;
 
 extension_sql_file!("../sql/schema/00_requirements.sql", name = "requirements", bootstrap);
 extension_sql_file!("../sql/schema/10_bucket.sql", name = "bucket", requires = ["requirements"]);
-extension_sql_file!("../sql/schema/20_device.sql", name = "device", requires = ["bucket"]);
+extension_sql_file!("../sql/schema/15_unit.sql", name = "unit", requires = ["bucket"]);
+extension_sql_file!("../sql/schema/20_device.sql", name = "device", requires = ["unit"]);
 extension_sql_file!("../sql/schema/21_device_triggers.sql", name = "device_triggers", requires = ["device"]);
 extension_sql_file!(
     "../sql/schema/22_sensor_triggers.sql",
@@ -22,10 +23,13 @@ extension_sql_file!(
 extension_sql_file!("../sql/schema/30_partition.sql", name = "partition", requires = ["group_triggers"]);
 extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["partition"]);
 extension_sql_file!("../sql/schema/41_alert_triggers.sql", name = "alert_triggers", requires = ["alert"]);
-extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["alert_triggers"]);
+extension_sql_file!("../sql/schema/45_processing.sql", name = "processing", requires = ["alert_triggers"]);
+extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["processing"]);
 extension_sql_file!("../sql/schema/51_ingest_triggers.sql", name = "ingest_triggers", requires = ["ingest"]);
 extension_sql_file!("../sql/schema/52_statistics.sql", name = "statistics", requires = ["ingest_triggers"]);
 extension_sql_file!("../sql/schema/53_detector.sql", name = "detector", requires = ["statistics"]);
-extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["detector"]);
+extension_sql_file!("../sql/schema/54_state.sql", name = "state", requires = ["detector"]);
+extension_sql_file!("../sql/schema/55_recalibration.sql", name = "recalibration", requires = ["state"]);
+extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["recalibration"]);
 extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires = ["command"]);
 extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["readings"], finalize);

@@ -136,7 +136,8 @@ def test_commands_notify_at_commit(database):
 def test_setup_in_two_sessions_at_once(bare_database):
     reports = run_together(
         bare_database, 4, lambda connection, _: connection.execute("SELECT iot.setup()").fetchone()[0])
-    assert sorted(len(report["migrations_applied"]) for report in reports) == [0, 0, 0, 4]
+    everything = bare_database.value("SELECT count(*) FROM iot.schema_migrations")
+    assert sorted(len(report["migrations_applied"]) for report in reports) == [0, 0, 0, everything]
 
 
 def test_a_repeatable_read_transaction_is_told_to_retry_or_succeeds(database):

@@ -7,10 +7,15 @@ pub mod alert;
 pub mod command;
 pub mod migration;
 pub mod partition_policy;
+pub mod processed_data;
+pub mod processing_rule;
+pub mod processing_state;
 pub mod reading;
+pub mod recalibration;
 pub mod rejected_reading;
 pub mod sensor;
 pub mod sensor_reference;
+pub mod sensor_state;
 pub mod server;
 
 use crate::error::{IotError, IotResult};

@@ -1,12 +1,13 @@
 //! `iot.sensor_data`: the stored window of sensors, stored readings by key, and storing through the executor.
 
 use iot_core::detect::SubBucket;
-use iot_core::ingest::QualityFlags;
-use iot_core::sensor_state::SensorState;
+use iot_core::ingest::{Observation, QualityFlags, QualityLimits};
+use iot_core::sensor_state::{SensorState, Stored};
 use iot_core::time::Timestamp;
 use pgrx::Uuid;
 
 use crate::engine::directory::KeyMap;
+use crate::engine::memory::Replayed;
 use crate::error::IotResult;
 use crate::pg::clock;
 use crate::pg::statement::Session;
@@ -50,7 +51,7 @@ statement!(
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn states(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<KeyMap<SensorState>> {
+pub fn windows(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<KeyMap<SensorState>> {
     let mut states: KeyMap<SensorState> = KeyMap::default();
     session.execute(&WINDOWS, &[sensor_ids.into(), QualityFlags::FUTURE.0.into()])?.for_each(|row| {
         let sensor_id: Uuid = row.get(1)?;
@@ -59,7 +60,9 @@ pub fn states(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<Key
         let latest_value: Option<f64> = row.optional(3)?;
         let state = states.entry(*sensor_id.as_bytes()).or_insert_with(|| {
             let mut state = SensorState::default();
-            state.observe(newest, latest_value.unwrap_or(f64::NAN), received_at, false);
+            let value = latest_value.unwrap_or(f64::NAN);
+            let observation = Observation { received_at, ..Observation::new(value, newest) };
+            state.observe(&Stored { observation, counted: false }, &QualityLimits::default());
             state
         });
         let Some(bucket) = row.optional(5)? else { return Ok(()) };
@@ -77,6 +80,83 @@ pub fn states(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<Key
         Ok(())
     })?;
     Ok(states)
+}
+
+statement!(
+    /// In order of time for each sensor; partitions before are pruned as the scan starts.
+    SINCE: (UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4OID)
+    "SELECT o.sensor_id, r.measurement_timestamp, r.measurement_value, r.received_at, r.is_anomaly, r.quality_flags
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS o (sensor_id, after)
+      CROSS JOIN LATERAL (
+            SELECT * FROM iot.sensor_data c
+             WHERE c.sensor_id OPERATOR(pg_catalog.=) o.sensor_id
+               AND c.measurement_timestamp OPERATOR(pg_catalog.>) o.after
+               AND (c.quality_flags OPERATOR(pg_catalog.&) $3) OPERATOR(pg_catalog.=) 0
+             ORDER BY c.measurement_timestamp) AS r");
+
+/// A sensor, and the time after which its readings are wanted.
+pub struct Since {
+    /// The sensor.
+    pub sensor_id: Uuid,
+    /// The time, exclusive.
+    pub after: Timestamp,
+}
+
+/// Calls `visit` for each accepted reading of each sensor after its time, in order of time.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn visit_since(
+    session: &mut Session<'_>,
+    since: &[Since],
+    mut visit: impl FnMut(Uuid, &Replayed),
+) -> IotResult<()> {
+    if since.is_empty() {
+        return Ok(());
+    }
+    let sensor_ids: Vec<Uuid> = since.iter().map(|since| since.sensor_id).collect();
+    let times: Vec<_> = since.iter().map(|since| clock::to_pg(since.after)).collect();
+    let arguments = [sensor_ids.into(), times.into(), QualityFlags::FUTURE.0.into()];
+    session.execute(&SINCE, &arguments)?.for_each(|row| {
+        let value: Option<f64> = row.optional(3)?;
+        let flags = QualityFlags(row.get(6)?);
+        let observation = Observation {
+            received_at: clock::from_pg(row.get(4)?),
+            outside_calibration: flags.contains(QualityFlags::OUTSIDE_CALIBRATION),
+            ..Observation::new(value.unwrap_or(f64::NAN), clock::from_pg(row.get(2)?))
+        };
+        visit(row.get(1)?, &Replayed { observation, is_anomaly: row.get(5)? });
+        Ok(())
+    })
+}
+
+statement!(
+    /// The newest ones, oldest first.
+    LAST: (UUIDOID, INT8OID, INT4OID)
+    "SELECT l.measurement_timestamp, l.measurement_value
+       FROM (SELECT r.measurement_timestamp, r.measurement_value FROM iot.sensor_data r
+              WHERE r.sensor_id OPERATOR(pg_catalog.=) $1
+                AND (r.quality_flags OPERATOR(pg_catalog.&) $3) OPERATOR(pg_catalog.=) 0
+                AND r.measurement_value IS NOT NULL
+              ORDER BY r.measurement_timestamp DESC LIMIT $2) AS l
+      ORDER BY l.measurement_timestamp");
+
+/// Calls `visit` for the last `count` numeric readings of a sensor, oldest first.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn visit_last(
+    session: &mut Session<'_>,
+    sensor_id: Uuid,
+    count: i64,
+    mut visit: impl FnMut(Timestamp, f64),
+) -> IotResult<()> {
+    session.execute(&LAST, &[sensor_id.into(), count.into(), QualityFlags::FUTURE.0.into()])?.for_each(
+        |row| {
+            visit(clock::from_pg(row.get(1)?), row.get(2)?);
+            Ok(())
+        },
+    )
 }
 
 statement!(
@@ -213,4 +293,30 @@ pub fn insert(session: &mut Session<'_>, columns: Columns) -> IotResult<Vec<Uuid
         Ok(())
     })?;
     Ok(stored)
+}
+
+statement!(
+    /// A backward scan of the primary key each.
+    LATEST: (UUIDARRAYOID, INT4OID)
+    "SELECT s.sensor_id, n.measurement_timestamp, n.measurement_value
+       FROM pg_catalog.unnest($1) AS s (sensor_id)
+      CROSS JOIN LATERAL (
+            SELECT r.measurement_timestamp, r.measurement_value
+              FROM iot.sensor_data r
+             WHERE r.sensor_id OPERATOR(pg_catalog.=) s.sensor_id
+               AND (r.quality_flags OPERATOR(pg_catalog.&) $2) OPERATOR(pg_catalog.=) 0
+               AND r.measurement_value IS NOT NULL
+             ORDER BY r.measurement_timestamp DESC LIMIT 1) AS n");
+
+/// Time and value of the newest number of each of `sensor_ids`, those flagged as from the future aside.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn latest(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<KeyMap<(Timestamp, f64)>> {
+    let mut latest = KeyMap::default();
+    session.execute(&LATEST, &[sensor_ids.into(), QualityFlags::FUTURE.0.into()])?.for_each(|row| {
+        latest.insert(*row.get::<Uuid>(1)?.as_bytes(), (clock::from_pg(row.get(2)?), row.get(3)?));
+        Ok(())
+    })?;
+    Ok(latest)
 }

@@ -1,6 +1,7 @@
 //! `iot.sensors` with devices and calibrations: what readings need to know of their sensors.
 
-use iot_core::ingest::{Calibration, PhysicalRange};
+use iot_core::detect::DetectorKind;
+use iot_core::ingest::{Calibration, PhysicalRange, QualityLimits};
 use pgrx::Uuid;
 
 use crate::engine::profile::{CalibrationPeriod, Profile};
@@ -14,7 +15,7 @@ use crate::statement;
 statement!(LOAD: (UUIDARRAYOID)
     "SELECT s.sensor_id, s.device_id, d.device_type_id, d.organization_id, s.sensor_type, s.unit_of_measure,
             s.sensor_status, s.physical_minimum, s.physical_maximum, s.sensor_name, d.device_name, s.calibration_data,
-            s.value_type
+            s.value_type, s.detector, s.quality_limits
        FROM iot.sensors s
        JOIN iot.devices d ON d.device_id OPERATOR(pg_catalog.=) s.device_id
       WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1)");
@@ -47,12 +48,28 @@ fn profile(row: &Row<'_>) -> IotResult<Profile> {
         unit,
         status: row.get(7)?,
         value_type: row.get(13)?,
-        physical_range: PhysicalRange { minimum: row.optional(8)?, maximum: row.optional(9)? },
+        limits: limits(row, sensor_id)?,
+        detector: DetectorKind::from_name(&row.get::<String>(14)?).unwrap_or(DetectorKind::Zscore),
         sensor_name: row.get(10)?,
         device_name: row.get(11)?,
         calibration: parsed(row.jsonb(12)?, sensor_id),
         calibrations: Vec::new(),
         rules: Vec::new(),
+    })
+}
+
+/// Limits that cannot be read (written while the trigger was away) must not cost the reading.
+fn limits(row: &Row<'_>, sensor_id: Uuid) -> IotResult<QualityLimits> {
+    let stored = row.jsonb(15)?.map_or(Ok(serde_json::Value::Null), |limits| limits.parse())?;
+    let limits = QualityLimits::from_json(&stored).unwrap_or_else(|error| {
+        IotError::from(error)
+            .detail(format!("Quality limits of sensor \"{sensor_id}\" were left out."))
+            .warn();
+        QualityLimits::default()
+    });
+    Ok(QualityLimits {
+        physical_range: PhysicalRange { minimum: row.optional(8)?, maximum: row.optional(9)? },
+        ..limits
     })
 }
 

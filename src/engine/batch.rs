@@ -3,9 +3,8 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use iot_core::ingest::{
-    self as rules, DataIdGenerator, PhysicalRange, TimeVerdict, accept_time, accept_value,
-};
+use iot_core::detect::DetectorState;
+use iot_core::ingest::{DataIdGenerator, TimeVerdict, accept_time, accept_value};
 use iot_core::sensor_state::SensorState;
 use iot_core::time::{MICROS_PER_DAY, Timestamp};
 use pgrx::Uuid;
@@ -15,19 +14,20 @@ use super::directory::{KeyMap, Lent};
 use super::duplicates;
 use super::judge::{Fate, Judged, Scorer};
 use super::matches::Matches;
+use super::memory;
 use super::offered::{Measured, Offered};
 use super::overlay::{self, Entered};
 use super::profile::{self, Profile};
 use super::rejection::Rejection;
 use super::store;
 use crate::alert::DatabaseZone;
-use crate::catalog::reading;
+use crate::catalog::sensor_state;
 use crate::error::{IotError, IotResult};
 use crate::partition;
-use crate::pg::jsonb::Jsonb;
 use crate::pg::shared::counters::{self, Counter};
 use crate::pg::statement::with_session;
 use crate::pg::{clock, random};
+use crate::processing;
 
 /// Days between 1970-01-01 (Unix) and 2000-01-01 (PostgreSQL).
 const UNIX_EPOCH_OFFSET_DAYS: i64 = 10_957;
@@ -100,17 +100,24 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
         outcome: Outcome { judged: vec![Judged::UNDECIDED; offered.len()], ..Outcome::default() },
     };
     let oldest = oldest_accepted(batch.now, lent.retention()?);
+    let rules = lent.processing_rules(batch.groups.iter().filter_map(|group| group.profile.as_ref()))?;
     lent.give_back();
     let looked_up = Instant::now();
 
     batch.accept(oldest);
     batch.enter_states()?;
     duplicates::find(offered, &batch.groups, &mut batch.outcome.judged)?;
-    let matches = batch.score()?;
+    let mut detectors = batch.load_detectors()?;
+    let matches = batch.score(&mut detectors)?;
     let scored = Instant::now();
 
-    partition::ensure_for_readings(batch.open_times())?;
+    let processing = processing::prepare(rules, &batch.groups, &batch.outcome.judged)?;
+    partition::ensure_for(c"sensor_data", batch.open_times())?;
     store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged)?;
+    batch.keep_memory(&detectors)?;
+    if let Some(processing) = processing {
+        processing.run(offered, &batch.outcome.judged)?;
+    }
     let stored = Instant::now();
 
     if !matches.is_empty() {
@@ -231,7 +238,7 @@ impl Batch<'_> {
 
     /// Touches the state of each sensor, and builds those that are missing, all at once.
     fn enter_states(&mut self) -> IotResult<()> {
-        let mut missing = Vec::new();
+        let mut missing: Vec<Rc<Profile>> = Vec::new();
         for group in &mut self.groups {
             let open = group.readings.iter().map(|&n| &self.outcome.judged[n as usize]);
             let newest = open.filter(|judged| judged.fate == Fate::Open).map(|judged| judged.at).max();
@@ -240,7 +247,7 @@ impl Batch<'_> {
                 Entered::Ready(claimed) => group.claimed = claimed,
                 Entered::Missing => {
                     group.missing = true;
-                    missing.push(profile.sensor_id);
+                    missing.push(Rc::clone(profile));
                 }
             }
         }
@@ -248,7 +255,8 @@ impl Batch<'_> {
             return Ok(());
         }
         counters::add(Counter::WindowReads, missing.len() as u64);
-        let states = with_session(|session| reading::states(session, missing))?;
+        let wanted: Vec<&Profile> = missing.iter().map(Rc::as_ref).collect();
+        let states = with_session(|session| memory::rebuild(session, &wanted))?;
         for group in self.groups.iter_mut().filter(|group| group.missing) {
             let Some(profile) = &group.profile else { continue };
             let state: SensorState = states.get(profile.sensor_id.as_bytes()).copied().unwrap_or_default();
@@ -258,22 +266,56 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// The sensors of the batch whose readings are scored by a detector with a state of its own.
+    fn with_detectors(&self) -> Vec<&Profile> {
+        let profiles = self.groups.iter().filter_map(|group| group.profile.as_deref());
+        profiles.filter(|profile| memory::has_detector(profile)).collect()
+    }
+
+    fn load_detectors(&self) -> IotResult<KeyMap<DetectorState>> {
+        let profiles = self.with_detectors();
+        if profiles.is_empty() {
+            return Ok(KeyMap::default());
+        }
+        with_session(|session| memory::detectors(session, &profiles))
+    }
+
+    /// Writes down what shared memory does not hold.
+    fn keep_memory(&self, detectors: &KeyMap<DetectorState>) -> IotResult<()> {
+        let profiles = self.groups.iter().filter_map(|group| group.profile.as_deref());
+        let private = overlay::private_states(profiles);
+        if private.is_empty() && detectors.is_empty() {
+            return Ok(());
+        }
+        with_session(|session| {
+            if !private.is_empty() {
+                sensor_state::store(session, &private)?;
+            }
+            if detectors.is_empty() {
+                return Ok(());
+            }
+            memory::keep_detectors(session, &self.with_detectors(), detectors)
+        })
+    }
+
     /// Scores what will be stored and evaluates the rules.
-    fn score(&mut self) -> IotResult<Matches> {
+    fn score(&mut self, detectors: &mut KeyMap<DetectorState>) -> IotResult<Matches> {
         let mut matches = Matches::default();
         let zone = DatabaseZone::default();
+        let mut late = Vec::new();
         for group in &self.groups {
             let Some(profile) = &group.profile else { continue };
             matches.next_sensor();
             overlay::with_state(profile.sensor_id, |kept| {
-                let mut scorer = Scorer::new(kept, self.now);
+                let detector = detectors.get_mut(profile.sensor_id.as_bytes());
+                let mut scorer = Scorer::new(kept, &profile.limits, detector, self.now);
                 for &number in &group.readings {
                     let judged = &mut self.outcome.judged[number as usize];
                     if judged.fate != Fate::Open {
                         continue;
                     }
                     judged.data_id = next_data_id(self.now)?;
-                    scorer.score(judged);
+                    scorer.judge(judged);
                     let metadata = self.offered[number as usize].metadata;
                     if judged.value.is_nan() {
                         continue;
@@ -284,10 +326,15 @@ impl Batch<'_> {
                         }
                     }
                 }
+                counters::add(Counter::Late, scorer.late);
+                if scorer.late > 0 {
+                    late.push(profile.sensor_id);
+                }
                 Ok::<(), IotError>(())
             })
             .transpose()?;
         }
+        overlay::spoil_checkpoints(late)?;
         Ok(matches)
     }
 
@@ -323,20 +370,16 @@ fn accept_one(
     let at = offer.measured_at.unwrap_or(now);
     let verdict = accept_time(at, now, oldest, skew)?;
     judged.at = at;
+    judged.from_future = verdict == TimeVerdict::Future;
     let Some(raw) = profile.number(&offer.value, offer.unit)? else {
         judged.value = f64::NAN;
-        judged.quality = rules::assess(0.0, &PhysicalRange::default(), verdict == TimeVerdict::Future, false);
         return Ok(());
     };
-    let calibrated = profile.calibrate(raw, at)?;
+    let (calibrated, since) = profile.calibrate(raw, at)?;
     judged.raw = raw;
     judged.value = calibrated.value;
-    judged.quality = rules::assess(
-        calibrated.value,
-        &profile.physical_range,
-        verdict == TimeVerdict::Future,
-        calibrated.extrapolated,
-    );
+    judged.outside_calibration = calibrated.extrapolated;
+    judged.calibrated_since = since;
     Ok(())
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use iot_core::ingest::QualityFlags;
 use iot_core::time::Timestamp;
 use pgrx::Uuid;
 
@@ -65,7 +64,7 @@ fn find_within(offered: &[Offered<'_>], group: &Group, judged: &mut [Judged], su
                 reading.at = Timestamp(reading.at.0 + 1);
             }
         }
-        if reading.at > newest && !reading.quality.contains(QualityFlags::FUTURE) {
+        if reading.at > newest && !reading.from_future {
             newest = reading.at;
             in_order.push(reading.at);
         } else if is_taken(&reading.at) {

@@ -1,7 +1,8 @@
 //! One reading of a batch, and what was decided about it.
 
-use iot_core::detect::{self, WindowCursor};
-use iot_core::ingest::QualityFlags;
+use iot_core::detect::{self, DetectorState, WindowCursor};
+use iot_core::ingest::{Observation, QualityFlags, QualityLimits};
+use iot_core::sensor_state::Stored;
 use iot_core::time::Timestamp;
 
 use super::overlay::Kept;
@@ -33,6 +34,12 @@ pub struct Judged {
     pub value: f64,
     /// Value as the device sent it, in the sensor's unit.
     pub raw: f64,
+    /// Measured later than the server's clock allows.
+    pub from_future: bool,
+    /// The raw value lay outside the calibration's table.
+    pub outside_calibration: bool,
+    /// When the sensor was calibrated.
+    pub calibrated_since: Option<Timestamp>,
     /// Reasons why it is not plainly valid.
     pub quality: QualityFlags,
     /// Deviation from the window, 0 to 5.
@@ -56,6 +63,9 @@ impl Judged {
         at: Timestamp(0),
         value: 0.0,
         raw: 0.0,
+        from_future: false,
+        outside_calibration: false,
+        calibrated_since: None,
         quality: QualityFlags(0),
         score: 0.0,
         is_anomaly: false,
@@ -63,49 +73,85 @@ impl Judged {
     };
 }
 
-/// Scores the readings of one sensor, one after the other, and adds each to the state.
+/// Judges the readings of one sensor, one after the other, and adds each to the state.
 pub struct Scorer<'a> {
     kept: &'a mut Kept,
     cursor: WindowCursor,
+    limits: &'a QualityLimits,
+    /// Where the sensor has one of its own.
+    detector: Option<&'a mut DetectorState>,
     received_at: Timestamp,
+    /// Readings older than the sensor's newest.
+    pub late: u64,
 }
 
 impl<'a> Scorer<'a> {
     /// Begins with the state as it is.
-    pub fn new(kept: &'a mut Kept, received_at: Timestamp) -> Self {
+    pub fn new(
+        kept: &'a mut Kept,
+        limits: &'a QualityLimits,
+        detector: Option<&'a mut DetectorState>,
+        received_at: Timestamp,
+    ) -> Self {
         let cursor = kept.state.window.cursor();
-        Self { kept, cursor, received_at }
+        Self { kept, cursor, limits, detector, received_at, late: 0 }
     }
 
-    /// Scores `reading`, which will be stored, against the readings before it.
+    /// Judges `reading`, which will be stored, against the readings before it: its quality, its score, and whether an
+    /// anomalous episode begins with it.
     ///
     /// The window hangs on the sensor's newest accepted time. A reading from the future is scored, but moves nothing.
-    pub fn score(&mut self, reading: &mut Judged) {
-        let from_future = reading.quality.contains(QualityFlags::FUTURE);
-        if !from_future {
+    pub fn judge(&mut self, reading: &mut Judged) {
+        let observation = Observation {
+            value: reading.value,
+            measured_at: reading.at,
+            received_at: self.received_at,
+            future: reading.from_future,
+            outside_calibration: reading.outside_calibration,
+            calibrated_since: reading.calibrated_since,
+        };
+        let is_news = self.kept.state.is_news(reading.at) && !reading.from_future;
+        self.late += u64::from(!is_news && !reading.from_future);
+        if reading.value.is_nan() {
+            reading.quality =
+                if reading.from_future { QualityFlags::FUTURE } else { QualityFlags::default() };
+        } else {
+            reading.quality = self.kept.state.assess(&observation, self.limits);
+            self.score(reading, is_news);
+        }
+        if reading.from_future {
+            return;
+        }
+        let stored = Stored { observation, counted: reading.value.abs() <= LARGEST_COUNTED };
+        self.kept.state.observe(&stored, self.limits);
+        self.kept.change.observe(&stored, &self.kept.state);
+        if !self.cursor.survives(reading.at) {
+            self.cursor = self.kept.state.window.cursor();
+        }
+    }
+
+    fn score(&mut self, reading: &mut Judged, is_news: bool) {
+        if let Some(detector) = &mut self.detector {
+            let verdict = if is_news {
+                detector.observe(reading.at, reading.value)
+            } else {
+                detector.score_late(reading.at, reading.value)
+            };
+            (reading.score, reading.is_anomaly, reading.is_onset) =
+                (verdict.score, verdict.is_anomaly, verdict.is_onset);
+            return;
+        }
+        if !reading.from_future {
             self.kept.state.window.advance(reading.at);
             if !self.cursor.is_current(&self.kept.state.window) {
                 self.cursor = self.kept.state.window.cursor();
             }
         }
-        if reading.value.is_nan() {
-            self.observe(reading, from_future, false);
-            return;
-        }
         let verdict = detect::score(reading.value, &self.cursor.statistics(&self.kept.state.window));
         reading.score = verdict.score;
         reading.is_anomaly = verdict.is_anomaly;
-        self.observe(reading, from_future, reading.value.abs() <= LARGEST_COUNTED);
-    }
-
-    fn observe(&mut self, reading: &Judged, from_future: bool, counted: bool) {
-        if from_future {
-            return;
-        }
-        self.kept.state.observe(reading.at, reading.value, self.received_at, counted);
-        self.kept.change.observe(reading.at, reading.value, self.received_at, counted);
-        if !self.cursor.survives(reading.at) {
-            self.cursor = self.kept.state.window.cursor();
+        if is_news {
+            reading.is_onset = self.kept.state.onset(reading.at, verdict.is_anomaly);
         }
     }
 }

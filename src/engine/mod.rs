@@ -9,6 +9,7 @@ pub mod directory;
 mod duplicates;
 pub mod judge;
 mod matches;
+pub mod memory;
 pub mod offered;
 pub mod overlay;
 pub mod profile;

@@ -9,7 +9,11 @@ use iot_core::time::Timestamp;
 use pgrx::Uuid;
 
 use super::directory::KeyMap;
+use super::profile::Profile;
+use crate::catalog::sensor_state::{self, Written};
+use crate::error::IotResult;
 use crate::pg::shared::sensors::{self, Handle, SensorKey, Touched};
+use crate::pg::statement::with_session;
 use crate::pg::transaction::{self, Listener};
 
 /// A sensor touched by this transaction.
@@ -20,6 +24,8 @@ struct Local {
     kept: Option<Kept>,
     /// The shared entry cannot be brought forward by `kept`: rows were written that are not in it.
     stale: bool,
+    /// Its checkpoint on disk was declared incomplete.
+    spoiled: bool,
     /// What to go back to when the subtransaction at that level rolls back, innermost last.
     saved: Vec<(i32, Option<Kept>)>,
 }
@@ -41,6 +47,8 @@ struct Transaction {
     /// Every sensor's stored readings may have changed past the engine (TRUNCATE, DROP).
     all_stale: bool,
     announced: bool,
+    /// Entries whose change this transaction writes down.
+    flushed: Vec<SensorKey>,
 }
 
 thread_local! {
@@ -49,7 +57,9 @@ thread_local! {
 
 static LISTENER: Listener = Listener {
     is_concerned: || {
-        TRANSACTION.with_borrow(|transaction| transaction.all_stale || !transaction.sensors.is_empty())
+        TRANSACTION.with_borrow(|transaction| {
+            transaction.all_stale || !transaction.sensors.is_empty() || !transaction.flushed.is_empty()
+        })
     },
     before_commit,
     committed: || end(true),
@@ -93,7 +103,7 @@ pub fn enter(sensor_id: Uuid, device_id: Uuid, newest: Timestamp) -> Entered {
 }
 
 fn touch(key: [u8; 16], device_id: [u8; 16], newest: Timestamp, all_stale: bool) -> (Local, Entered) {
-    let mut local = Local { handle: None, kept: None, stale: all_stale, saved: Vec::new() };
+    let mut local = Local { handle: None, kept: None, stale: all_stale, spoiled: false, saved: Vec::new() };
     if !sensors::is_available() {
         return (local, Entered::Missing);
     }
@@ -140,8 +150,48 @@ pub fn with_state<T>(sensor_id: Uuid, work: impl FnOnce(&mut Kept) -> T) -> Opti
     })
 }
 
+/// The states that only this session has, of those of `profiles` that the transaction changed.
+pub fn private_states<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Written> {
+    TRANSACTION.with_borrow(|transaction| {
+        profiles
+            .filter_map(|profile| {
+                let kept = transaction.sensors.get(profile.sensor_id.as_bytes())?.kept.as_ref()?;
+                (kept.private && !kept.change.is_empty()).then_some(Written {
+                    sensor_id: profile.sensor_id,
+                    device_id: profile.device_id,
+                    is_checkpoint: false,
+                    state: *kept.state,
+                })
+            })
+            .collect()
+    })
+}
+
+/// Readings older than their sensor's newest were stored: a checkpoint on disk does not have them, and nobody could tell.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn spoil_checkpoints(mut sensor_ids: Vec<Uuid>) -> IotResult<()> {
+    TRANSACTION.with_borrow_mut(|transaction| {
+        sensor_ids.retain(|sensor_id| {
+            let Some(local) = transaction.sensors.get_mut(sensor_id.as_bytes()) else { return true };
+            let may_be_there =
+                local.handle.as_ref().is_none_or(|handle| handle.checkpointed) && !local.spoiled;
+            local.spoiled = true;
+            may_be_there
+        });
+    });
+    if sensor_ids.is_empty() {
+        return Ok(());
+    }
+    with_session(|session| sensor_state::spoil(session, sensor_ids))
+}
+
 /// The stored readings of a sensor changed, or will, without its state following: by plain SQL, or at a conflict.
-pub fn mark_stale(sensor_id: [u8; 16]) {
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn mark_stale(sensor_id: [u8; 16]) -> IotResult<()> {
     transaction::listen(&LISTENER);
     TRANSACTION.with_borrow_mut(|transaction| {
         let local = transaction.sensors.entry(sensor_id).or_insert_with(|| Local {
@@ -150,20 +200,32 @@ pub fn mark_stale(sensor_id: [u8; 16]) {
                 .flatten(),
             kept: None,
             stale: false,
+            spoiled: false,
             saved: Vec::new(),
         });
         // Stays when a subtransaction rolls back: a needless rebuild does no harm.
         local.stale = true;
     });
+    spoil_checkpoints(vec![Uuid::from_bytes(sensor_id)])
 }
 
 /// As [`mark_stale`] for every sensor.
-pub fn mark_all_stale() {
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn mark_all_stale() -> IotResult<()> {
     transaction::listen(&LISTENER);
     TRANSACTION.with_borrow_mut(|transaction| {
         transaction.all_stale = true;
         transaction.sensors.values_mut().for_each(|local| local.stale = true);
     });
+    with_session(sensor_state::spoil_all)
+}
+
+/// These entries count as written down once the transaction commits.
+pub fn note_flushed(keys: impl Iterator<Item = SensorKey>) {
+    transaction::listen(&LISTENER);
+    TRANSACTION.with_borrow_mut(|transaction| transaction.flushed.extend(keys));
 }
 
 impl Local {
@@ -191,6 +253,9 @@ fn end(committed: bool) {
     if committed && transaction.all_stale && sensors::is_available() {
         sensors::mark_all_stale();
     }
+    if !committed {
+        transaction.flushed.iter().for_each(sensors::mark_dirty);
+    }
     for local in transaction.sensors.values() {
         let Some(handle) = &local.handle else { continue };
         if !committed {
@@ -203,7 +268,7 @@ fn end(committed: bool) {
             // Private: the entry was absent, or being built by another session, which learns that it missed us.
             _ => sensors::Outcome::Unknown,
         };
-        sensors::commit(handle, outcome);
+        sensors::commit(handle, outcome, local.spoiled);
     }
 }
 
@@ -222,6 +287,8 @@ fn subtransaction_committed(level: i32) {
 fn subtransaction_rolled_back(level: i32) {
     TRANSACTION.with_borrow_mut(|transaction| {
         for local in transaction.sensors.values_mut() {
+            // Whatever was written down about it may be undone.
+            local.spoiled = false;
             while let Some((_, kept)) = local.saved.pop_if(|(saved, _)| *saved >= level) {
                 local.kept = kept;
             }

@@ -3,16 +3,17 @@
 
 use std::rc::Rc;
 
+use iot_core::detect::DetectorKind;
 use iot_core::ingest::payload::parse_number;
-use iot_core::ingest::{Calibrated, Calibration, PhysicalRange};
+use iot_core::ingest::{Calibrated, Calibration, QualityLimits};
 use iot_core::time::Timestamp;
-use iot_core::unit;
 use pgrx::{PgSqlErrorCode, Uuid};
 
 use super::offered::Measured;
 use crate::alert::Rule;
 use crate::error::{IotError, IotResult};
 use crate::pg::value::TextImage;
+use crate::unit;
 
 /// A sensor as registered.
 pub struct Profile {
@@ -34,8 +35,10 @@ pub struct Profile {
     pub status: String,
     /// Type of its readings: `numeric`, `text`, `boolean` or `json`.
     pub value_type: String,
-    /// Physical limits of the calibrated value.
-    pub physical_range: PhysicalRange,
+    /// Physical range of the calibrated value, and the other limits of its quality.
+    pub limits: QualityLimits,
+    /// How its readings are scored.
+    pub detector: DetectorKind,
     /// Display name.
     pub sensor_name: String,
     /// Display name of the device.
@@ -100,19 +103,17 @@ impl Profile {
         };
         match unit {
             Some(unit) if unit != self.unit && !self.unit.is_empty() => {
-                unit::convert(number, unit, &self.unit).map(Some).map_err(|error| {
-                    IotError::invalid_argument(error.to_string()).hint(error.hint()).because("unit")
-                })
+                unit::to_unit(number, unit, &self.unit).map(Some)
             }
             _ => Ok(Some(number)),
         }
     }
 
-    /// The physical value of `raw`, by the calibration that held at `at`.
+    /// The physical value of `raw`, by the calibration that held at `at`, and since when that one holds.
     ///
     /// # Errors
     /// 22003 when the result is not finite; 22023 when the calibration cannot be used.
-    pub fn calibrate(&self, raw: f64, at: Timestamp) -> IotResult<Calibrated> {
+    pub fn calibrate(&self, raw: f64, at: Timestamp) -> IotResult<(Calibrated, Option<Timestamp>)> {
         // Most readings are new, and the current calibration stands last.
         let period = self.calibrations.iter().rev().find(|period| period.from <= at && at < period.to);
         period
@@ -120,6 +121,7 @@ impl Profile {
             .as_ref()
             .map_err(Clone::clone)
             .and_then(|calibration| calibration.apply(raw).map_err(IotError::from))
+            .map(|calibrated| (calibrated, period.map(|period| period.from)))
             .map_err(|error| {
                 error.detail(format!("Calibration of sensor \"{}\".", self.sensor_id)).because("calibration")
             })

@@ -203,7 +203,7 @@ fn settle_conflict(
     reading: &mut Judged,
 ) -> IotResult<()> {
     counters::add(Counter::Conflicts, 1);
-    overlay::mark_stale(*profile.sensor_id.as_bytes());
+    overlay::mark_stale(*profile.sensor_id.as_bytes())?;
     loop {
         let mut columns = Columns::default();
         push(&mut columns, profile, offer, reading, received_at);

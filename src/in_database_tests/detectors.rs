@@ -66,31 +66,63 @@ mod tests {
         }
     }
 
-    #[pg_test]
-    fn zscore_scores_as_ingest_does() {
+    /// Ingest's scores of the series for a sensor with this detector are those of `score_series`.
+    fn assert_ingest_agrees(detector: &str) {
         let (_, sensor) = factory();
+        Spi::run(&format!("UPDATE iot.sensors SET detector = '{detector}'")).unwrap();
         series();
-        // In order, then some that come late, older and newer than the window.
+        // In order, then some that come late: older than the window, and within it.
         Spi::run(
             "INSERT INTO series SELECT 10000 + number, at + interval '1 minute', value + 1 FROM series
               WHERE number % 100 = 7",
         )
         .unwrap();
-        score("zscore");
-        Spi::run(&format!(
-            "SELECT iot.ingest(array_agg('{sensor}'::uuid), array_agg(at ORDER BY number),
-                               array_agg(value::float8 ORDER BY number)) FROM series"
-        ))
-        .unwrap();
-        let compared = "FROM zscore z JOIN iot.sensor_data d ON d.measurement_timestamp = z.at";
-        assert_eq!(one::<i64>(&format!("SELECT count(*) {compared}")), READINGS + 29);
+        score(detector);
+        let half = |range: &str| {
+            format!(
+                "SELECT iot.ingest(array_agg('{sensor}'::uuid), array_agg(at ORDER BY number),
+                                   array_agg(value::float8 ORDER BY number)) FROM series WHERE number {range}"
+            )
+        };
+        // Two batches: the state goes on from one to the next.
+        Spi::run(&half("<= 1500")).unwrap();
+        Spi::run(&half("> 1500")).unwrap();
+        let compared = format!("FROM {detector} z JOIN iot.sensor_data d ON d.measurement_timestamp = z.at");
+        assert_eq!(one::<i64>(&format!("SELECT count(*) {compared}")), READINGS + 29, "{detector}");
         let worst: f64 = one(&format!("SELECT max(abs(z.score - d.anomaly_score)) {compared}"));
-        assert!(worst < 1e-9, "{worst}");
-        let differing = format!("SELECT count(*) {compared} WHERE z.is_anomaly <> d.is_anomaly");
-        assert_eq!(one::<i64>(&differing), 0);
-        assert!(count("zscore", "is_anomaly") > 2);
-        // Late readings are scored; an episode begins with none.
-        assert_eq!(count("zscore", "is_onset AND number > 2880"), 0);
+        assert!(worst < 1e-9, "{detector}: {worst}");
+        let differing = format!(
+            "SELECT count(*) {compared}
+              WHERE (z.is_anomaly, z.is_onset) IS DISTINCT FROM (d.is_anomaly, d.is_onset)"
+        );
+        assert_eq!(one::<i64>(&differing), 0, "{detector}");
+        assert!(count(detector, "is_onset") >= 2, "{detector}");
+        assert_eq!(count(detector, "is_onset AND number > 2880"), 0, "{detector}: an episode began late");
+    }
+
+    #[pg_test]
+    fn ingest_and_score_series_agree_zscore() {
+        assert_ingest_agrees("zscore");
+    }
+
+    #[pg_test]
+    fn ingest_and_score_series_agree_robust() {
+        assert_ingest_agrees("robust");
+    }
+
+    #[pg_test]
+    fn ingest_and_score_series_agree_ewma() {
+        assert_ingest_agrees("ewma");
+    }
+
+    #[pg_test]
+    fn ingest_and_score_series_agree_seasonal() {
+        assert_ingest_agrees("seasonal");
+    }
+
+    #[pg_test]
+    fn ingest_and_score_series_agree_adaptive() {
+        assert_ingest_agrees("adaptive");
     }
 
     #[pg_test]

@@ -8,9 +8,12 @@ mod commands;
 mod detectors;
 mod ingest;
 mod partitions;
+mod processing;
 mod readings;
+mod recalibrations;
 mod scores;
 mod setup;
+mod units;
 
 use pgrx::datum::Uuid;
 use pgrx::prelude::*;

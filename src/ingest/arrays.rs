@@ -9,7 +9,7 @@ use crate::engine::batch::{self, Totals};
 use crate::engine::offered::{Measured, Offered};
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::array::ArrayArgument;
-use crate::pg::jsonb::{Jsonb, JsonbImage};
+use crate::pg::jsonb::Jsonb;
 
 #[pg_extern(sql = false)]
 fn ingest_arrays<'call>(

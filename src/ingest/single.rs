@@ -9,7 +9,7 @@ use crate::engine::judge::{Fate, Judged};
 use crate::engine::offered::{Measured, Offered};
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
-use crate::pg::jsonb::{Jsonb, JsonbImage};
+use crate::pg::jsonb::Jsonb;
 
 #[pg_extern(sql = false)]
 fn process_sensor_data(
@@ -59,6 +59,8 @@ fn data_id_of(judged: &Judged) -> Uuid {
     })
 }
 
+// The row is spelled out because pgrx reads its types from here.
+#[allow(clippy::type_complexity)]
 #[pg_extern(sql = false)]
 fn process_sensor_data_ex(
     sensor_uuid: Option<Uuid>,

@@ -20,6 +20,9 @@ pub fn watch(tables: Vec<pg_sys::Oid>) {
 }
 
 /// May be called at almost any point of other code: only counts.
+///
+/// # Safety
+/// Called by PostgreSQL, as registered.
 #[pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
     let concerns_us = relation == pg_sys::InvalidOid

@@ -74,7 +74,7 @@ pub fn current_user_has_privileges_of(role: pg_sys::Oid) -> bool {
 pub fn sees_all_rows(table: pg_sys::Oid) -> bool {
     // SAFETY: both look in the catalogue caches; a table that is gone is reported as an error by the second one.
     unsafe {
-        pg_sys::pg_class_aclcheck(table, current_user(), pg_sys::ACL_SELECT.into())
+        pg_sys::pg_class_aclcheck(table, current_user(), pg_sys::ACL_SELECT as pg_sys::AclMode)
             == pg_sys::AclResult::ACLCHECK_OK
             && pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true)
                 != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32

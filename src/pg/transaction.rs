@@ -42,6 +42,8 @@ pub fn listen(listener: &'static Listener) {
     }
 }
 
+/// # Safety
+/// Called by PostgreSQL, as registered.
 #[pg_guard]
 unsafe extern "C-unwind" fn transaction_event(
     event: pg_sys::XactEvent::Type,
@@ -68,6 +70,8 @@ unsafe extern "C-unwind" fn transaction_event(
     }
 }
 
+/// # Safety
+/// Called by PostgreSQL, as registered.
 #[pg_guard]
 unsafe extern "C-unwind" fn subtransaction_event(
     event: pg_sys::SubXactEvent::Type,
@@ -91,6 +95,12 @@ unsafe extern "C-unwind" fn subtransaction_event(
 pub fn nesting_level() -> i32 {
     // SAFETY: reads the state of the current transaction.
     unsafe { pg_sys::GetCurrentTransactionNestLevel() }
+}
+
+/// Whether the transaction goes on after this statement, or is one of somebody's subtransactions: then nobody may COMMIT.
+pub fn is_in_block() -> bool {
+    // SAFETY: reads the state of the current transaction.
+    nesting_level() > 1 || unsafe { pg_sys::IsTransactionBlock() }
 }
 
 /// Whether every statement of this transaction sees the same snapshot (REPEATABLE READ, SERIALIZABLE).

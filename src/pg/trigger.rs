@@ -4,7 +4,7 @@ use pgrx::{pg_guard, pg_sys};
 
 use super::invalidation;
 use crate::engine::{self, overlay};
-use crate::error::IotError;
+use crate::error::{IotError, OrRaise};
 
 /// Declares a function to PostgreSQL's function manager, as `PG_FUNCTION_INFO_V1` does.
 macro_rules! function_info {
@@ -45,7 +45,7 @@ pub unsafe extern "C-unwind" fn iot_readings_changed(call: pg_sys::FunctionCallI
     // SAFETY: passed on from the caller.
     let data = unsafe { &*trigger_data(call) };
     if data.tg_event & pg_sys::TRIGGER_EVENT_ROW == 0 {
-        overlay::mark_all_stale();
+        overlay::mark_all_stale().or_raise();
         return pg_sys::Datum::from(0);
     }
     // SAFETY: a row trigger has its relation open and its row, and for UPDATE the new one too; all live during the call.
@@ -59,7 +59,7 @@ pub unsafe extern "C-unwind" fn iot_readings_changed(call: pg_sys::FunctionCallI
             let mut is_null = false;
             let datum = pg_sys::SPI_getbinval(row, descriptor, column, &mut is_null);
             if !is_null {
-                overlay::mark_stale(*datum.cast_mut_ptr::<[u8; 16]>());
+                overlay::mark_stale(*datum.cast_mut_ptr::<[u8; 16]>()).or_raise();
             }
         }
     }

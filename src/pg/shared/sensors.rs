@@ -193,11 +193,13 @@ pub enum Outcome<'a> {
     Unknown,
 }
 
-/// Ends a touch of a committed transaction that [`announce`]d itself.
-pub fn commit(handle: &Handle, outcome: Outcome<'_>) {
+/// Ends a touch of a committed transaction that [`announce`]d itself; `spoiled` when it declared the checkpoint on disk
+/// incomplete.
+pub fn commit(handle: &Handle, outcome: Outcome<'_>, spoiled: bool) {
     with_touched(handle, |entry| {
         entry.in_flight = entry.in_flight.saturating_sub(1);
         entry.committing = entry.committing.saturating_sub(1);
+        entry.checkpointed &= !spoiled;
         match (entry.status, outcome) {
             (Status::Building, _) => entry.missed = true,
             (Status::Valid, Outcome::Stale | Outcome::Unknown) => entry.status = Status::Stale,
@@ -247,14 +249,9 @@ pub fn release(handle: &Handle, announced: bool) {
     abandon(handle);
 }
 
-/// Makes the entry of `key` stale, if there is one: its stored readings changed without us.
-pub fn mark_stale(key: &SensorKey) {
-    with_entry(key, |_, entry| stale(entry));
-}
-
-/// As [`mark_stale`] for every sensor of the current database.
+/// The stored readings of every sensor of the current database changed without us.
 pub fn mark_all_stale() {
-    visit_database(|entry| stale(entry));
+    visit_database(stale);
 }
 
 /// A build under way may have read what has changed.
@@ -264,14 +261,6 @@ fn stale(entry: &mut Entry) {
         Status::Building => entry.missed = true,
         Status::Stale | Status::Free => (),
     }
-}
-
-/// Gives up every entry of the current database.
-pub fn forget_database() {
-    visit_database(|entry| {
-        stale(entry);
-        entry.dirty = false;
-    });
 }
 
 /// The committed state of a sensor, if it is tracked and valid.
@@ -310,6 +299,11 @@ pub fn take_unflushed(limit: usize) -> Vec<Unflushed> {
         }
     });
     taken
+}
+
+/// The entry's change was not written down after all.
+pub fn mark_dirty(key: &SensorKey) {
+    with_entry(key, |_, entry| entry.dirty = true);
 }
 
 /// Figures over all databases.

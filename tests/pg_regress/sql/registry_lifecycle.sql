@@ -1,6 +1,6 @@
 -- Devices, their lifecycle and its history.
 CREATE EXTENSION iot_ext;
-SELECT iot.setup() -> 'migrations_applied' AS migrations;
+SELECT iot.setup() -> 'migrations_applied' ->> 0 AS first_migration;
 
 -- A device needs no name: the serial number serves, else the external id.
 INSERT INTO iot.devices (device_serial_number) VALUES ('PUMP-01');

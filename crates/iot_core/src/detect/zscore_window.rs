@@ -121,6 +121,25 @@ impl ZscoreWindow {
         }
     }
 
+    /// The sub-buckets that hold readings, each with its age: 0 is the newest.
+    pub fn sub_buckets(&self) -> impl Iterator<Item = (u8, SubBucket)> {
+        let newest = (self.high_water != NOTHING).then(|| number_of(self.high_water));
+        newest
+            .into_iter()
+            .flat_map(|newest| (0..SUB_BUCKETS as u8).map(move |age| (age, slot_of(newest - i64::from(age)))))
+            .map(|(age, slot)| (age, self.get(slot)))
+            .filter(|(_, bucket)| bucket.count > 0)
+    }
+
+    /// Puts a sub-bucket back to where [`sub_buckets`](Self::sub_buckets) found it. `false` when there is no such place.
+    pub fn set_sub_bucket(&mut self, age: u8, bucket: SubBucket) -> bool {
+        if self.high_water == NOTHING || usize::from(age) >= SUB_BUCKETS {
+            return false;
+        }
+        self.set(slot_of(number_of(self.high_water) - i64::from(age)), bucket);
+        true
+    }
+
     /// What is in the window.
     pub fn statistics(&self) -> WindowStatistics {
         self.cursor().statistics(self)

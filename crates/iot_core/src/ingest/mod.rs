@@ -6,6 +6,7 @@ mod calibration_error;
 mod identifier;
 pub mod payload;
 mod quality;
+mod recalibration;
 pub mod text;
 
 pub use acceptance::{MAXIMUM_LEAD, TimeRejection, TimeVerdict, ValueRejection, accept_time, accept_value};
@@ -16,3 +17,4 @@ pub use quality::{
     DataQuality, Observation, PhysicalRange, QualityContext, QualityFlags, QualityLimits, QualityLimitsError,
     assess, assess_observation,
 };
+pub use recalibration::{Differences, RecalibrationTotals, StoredReading};

@@ -128,7 +128,7 @@ impl UnitError {
             Self::Empty => "Use a unit such as degC or m3/h; 1 is the unit of a plain ratio.".to_owned(),
             Self::TooLong { .. } => format!("Use at most {MAXIMUM_LENGTH} bytes."),
             Self::Unknown { near, .. } if near.is_empty() => {
-                "Look it up in the list of known units, or define it. Symbols are case-sensitive.".to_owned()
+                "Look it up in the list of known units. Symbols are case-sensitive.".to_owned()
             }
             Self::Unknown { near, .. } => {
                 format!("Similar units are {}. Symbols are case-sensitive.", near.join(", "))

@@ -8,6 +8,7 @@
 //! units are those of A. Thompson and B. N. Taylor, *Guide for the Use of the International System of Units*,
 //! NIST Special Publication 811 (2008), appendix B, with all digits of the exact definition where one exists.
 
+mod conversion;
 mod definition;
 mod dimension;
 mod error;
@@ -17,6 +18,7 @@ mod registry;
 mod suggestion;
 mod table;
 
+pub use conversion::Conversion;
 pub use dimension::Dimension;
 pub use error::UnitError;
 pub use registry::{KnownUnit, UnitDescription, UnitRegistry};
@@ -39,6 +41,14 @@ pub fn convert(value: f64, from: &str, to: &str) -> Result<f64, UnitError> {
 /// As for [`convert`].
 pub fn convert_difference(value: f64, from: &str, to: &str) -> Result<f64, UnitError> {
     STANDARD.convert_difference(value, from, to)
+}
+
+/// What converts from one unit to another, with the standard units, for many values.
+///
+/// # Errors
+/// When a unit is unknown, or the two measure different things.
+pub fn conversion(from: &str, to: &str) -> Result<Conversion, UnitError> {
+    STANDARD.conversion(from, to)
 }
 
 /// What a unit is, among the standard units.

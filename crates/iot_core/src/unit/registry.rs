@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::UnitError;
+use super::conversion::Conversion;
 use super::definition::{Definition, Unit};
 use super::error::excerpt;
 use super::expression::{Known, MAXIMUM_LENGTH, read};
@@ -92,7 +93,7 @@ impl UnitRegistry {
     /// # Errors
     /// When a unit cannot be read, the two measure different things, or `value` or the result is not finite.
     pub fn convert(&self, value: f64, from: &str, to: &str) -> Result<f64, UnitError> {
-        self.convert_with(Unit::convert, value, from, to)
+        self.conversion(from, to)?.convert(value)
     }
 
     /// A difference of `value` in unit `from` as a number of the unit `to`, whatever their zero points.
@@ -100,7 +101,15 @@ impl UnitRegistry {
     /// # Errors
     /// As for [`convert`](Self::convert).
     pub fn convert_difference(&self, value: f64, from: &str, to: &str) -> Result<f64, UnitError> {
-        self.convert_with(Unit::convert_difference, value, from, to)
+        self.conversion(from, to)?.convert_difference(value)
+    }
+
+    /// What converts from one unit to another, for many values.
+    ///
+    /// # Errors
+    /// When a unit cannot be read, or the two measure different things.
+    pub fn conversion(&self, from: &str, to: &str) -> Result<Conversion, UnitError> {
+        Conversion::new(from, self.read(from)?.unit, to, self.read(to)?.unit)
     }
 
     /// What `unit` is.
@@ -121,33 +130,6 @@ impl UnitRegistry {
             ..listed(definition.symbol, &definition.unit)
         });
         standard.chain(self.defined.iter().map(|(symbol, unit)| listed(symbol, unit)))
-    }
-
-    fn convert_with(
-        &self,
-        operation: impl Fn(&Unit, f64, &Unit) -> f64,
-        value: f64,
-        from: &str,
-        to: &str,
-    ) -> Result<f64, UnitError> {
-        let (from_unit, to_unit) = (self.read(from)?.unit, self.read(to)?.unit);
-        if from_unit.dimension != to_unit.dimension {
-            return Err(UnitError::DifferentDimension {
-                from: from.trim().to_owned(),
-                from_dimension: from_unit.dimension,
-                to: to.trim().to_owned(),
-                to_dimension: to_unit.dimension,
-            });
-        }
-        if !value.is_finite() {
-            return Err(UnitError::ValueNotFinite { value });
-        }
-        let result = if from_unit == to_unit { value } else { operation(&from_unit, value, &to_unit) };
-        if result.is_finite() {
-            Ok(result)
-        } else {
-            Err(UnitError::ResultNotFinite { value, from: from.trim().to_owned(), to: to.trim().to_owned() })
-        }
     }
 
     fn read(&self, text: &str) -> Result<Known, UnitError> {

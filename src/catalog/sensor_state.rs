@@ -1,0 +1,210 @@
+//! `iot.sensor_state`: what outlives a restart. Written as the table's owner: whoever stores readings may not write it.
+
+use iot_core::sensor_state::{NEVER, SensorState};
+use iot_core::time::Timestamp;
+use pgrx::Uuid;
+use pgrx::datum::TimestampWithTimeZone;
+
+use crate::error::IotResult;
+use crate::pg::clock;
+use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
+use crate::pg::security::ActingAs;
+use crate::pg::statement::Session;
+use crate::statement;
+
+/// Until dropped, statements run as the owner of `iot.sensor_state`.
+fn as_owner() -> Option<ActingAs> {
+    let table = in_schema_iot(c"sensor_state")?;
+    let owner = OpenRelation::open(table, Lock::AccessShare).owner();
+    Some(ActingAs::restricted(owner))
+}
+
+/// A state as it was written down.
+pub struct Kept {
+    /// The sensor.
+    pub sensor_id: Uuid,
+    /// Whether every reading up to the newest is in its window.
+    pub is_checkpoint: bool,
+    /// The state.
+    pub state: SensorState,
+}
+
+statement!(LOAD: (UUIDARRAYOID)
+    "SELECT s.sensor_id, s.is_checkpoint, s.state FROM iot.sensor_state s
+      WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.state IS NOT NULL");
+
+/// The states of `sensor_ids` that were written down and can be read.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn load(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<Vec<Kept>> {
+    let _owner = as_owner();
+    let rows = session.execute(&LOAD, &[sensor_ids.into()])?;
+    let mut kept = Vec::with_capacity(rows.count());
+    rows.for_each(|row| {
+        let bytes: Vec<u8> = row.get(3)?;
+        if let Some(state) = SensorState::decode(&bytes) {
+            kept.push(Kept { sensor_id: row.get(1)?, is_checkpoint: row.get(2)?, state });
+        }
+        Ok(())
+    })?;
+    Ok(kept)
+}
+
+statement!(
+    /// In key order, so that two sessions with the same sensors do not deadlock. The newest reading decides.
+    STORE: (
+        UUIDARRAYOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID, FLOAT8ARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID,
+        BYTEAARRAYOID,
+    )
+    "INSERT INTO iot.sensor_state AS s (
+         sensor_id, device_id, latest_timestamp, latest_value, last_received_at, is_checkpoint, state)
+     SELECT o.sensor_id, o.device_id, o.latest_timestamp, o.latest_value, o.last_received_at, o.is_checkpoint, o.state
+       FROM ROWS FROM (
+            pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
+            pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7))
+         AS o (sensor_id, device_id, latest_timestamp, latest_value, last_received_at, is_checkpoint, state)
+      WHERE EXISTS (SELECT FROM iot.sensors r WHERE r.sensor_id OPERATOR(pg_catalog.=) o.sensor_id)
+      ORDER BY o.sensor_id
+     ON CONFLICT (sensor_id) DO UPDATE
+        SET device_id = EXCLUDED.device_id, latest_timestamp = EXCLUDED.latest_timestamp,
+            latest_value = EXCLUDED.latest_value,
+            last_received_at = GREATEST(s.last_received_at, EXCLUDED.last_received_at),
+            is_checkpoint = EXCLUDED.is_checkpoint, state = EXCLUDED.state,
+            flushed_at = pg_catalog.clock_timestamp()
+      WHERE s.latest_timestamp IS NULL OR EXCLUDED.latest_timestamp OPERATOR(pg_catalog.>=) s.latest_timestamp");
+
+statement!(
+    /// In key order, and never backwards.
+    SEEN: (UUIDARRAYOID, TIMESTAMPTZARRAYOID)
+    "WITH seen AS (
+         SELECT d.device_id, o.at
+           FROM (SELECT u.device_id, pg_catalog.max(u.at) AS at
+                   FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS u (device_id, at)
+                  GROUP BY u.device_id) AS o
+           JOIN iot.devices d ON d.device_id OPERATOR(pg_catalog.=) o.device_id
+          WHERE d.last_seen_at IS NULL OR d.last_seen_at OPERATOR(pg_catalog.<) o.at
+          ORDER BY d.device_id
+            FOR NO KEY UPDATE OF d)
+     UPDATE iot.devices d SET last_seen_at = s.at FROM seen s WHERE d.device_id OPERATOR(pg_catalog.=) s.device_id");
+
+/// A state on its way to the table.
+pub struct Written {
+    /// The sensor.
+    pub sensor_id: Uuid,
+    /// Its device.
+    pub device_id: Uuid,
+    /// Whether every reading up to the newest is in its window.
+    pub is_checkpoint: bool,
+    /// The state.
+    pub state: SensorState,
+}
+
+/// Writes states down, and when their devices were last heard of.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn store(session: &mut Session<'_>, written: &[Written]) -> IotResult<()> {
+    let at = |micros: i64| (micros != NEVER).then(|| clock::to_pg(Timestamp(micros)));
+    let received: Vec<Option<TimestampWithTimeZone>> =
+        written.iter().map(|written| at(written.state.last_received)).collect();
+    let device_ids: Vec<Uuid> = written.iter().map(|written| written.device_id).collect();
+    let newest = |written: &Written| written.state.window.high_water().map(clock::to_pg);
+    let value = |written: &Written| Some(written.state.latest_value).filter(|value| !value.is_nan());
+    let _owner = as_owner();
+    session.execute(
+        &STORE,
+        &[
+            written.iter().map(|written| written.sensor_id).collect::<Vec<Uuid>>().into(),
+            device_ids.clone().into(),
+            written.iter().map(newest).collect::<Vec<_>>().into(),
+            written.iter().map(value).collect::<Vec<_>>().into(),
+            received.clone().into(),
+            written.iter().map(|written| written.is_checkpoint).collect::<Vec<bool>>().into(),
+            written.iter().map(|written| written.state.encode()).collect::<Vec<Vec<u8>>>().into(),
+        ],
+    )?;
+    session.execute(&SEEN, &[device_ids.into(), received.into()])?;
+    Ok(())
+}
+
+statement!(
+    /// In key order.
+    SPOIL: (UUIDARRAYOID)
+    "WITH spoiled AS (
+         SELECT s.sensor_id FROM iot.sensor_state s
+          WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.is_checkpoint
+          ORDER BY s.sensor_id FOR NO KEY UPDATE)
+     UPDATE iot.sensor_state s SET is_checkpoint = false FROM spoiled
+      WHERE s.sensor_id OPERATOR(pg_catalog.=) spoiled.sensor_id");
+
+/// The states written down of `sensor_ids` no longer hold every reading before their newest.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn spoil(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<()> {
+    let _owner = as_owner();
+    session.execute(&SPOIL, &[sensor_ids.into()])?;
+    Ok(())
+}
+
+statement!(SPOIL_ALL: ()
+    "UPDATE iot.sensor_state s SET is_checkpoint = false WHERE s.is_checkpoint");
+
+/// As [`spoil`] for every sensor.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn spoil_all(session: &mut Session<'_>) -> IotResult<()> {
+    let _owner = as_owner();
+    session.execute(&SPOIL_ALL, &[])?;
+    Ok(())
+}
+
+statement!(
+    /// In key order; the locks make sessions with the same sensor follow each other.
+    LOAD_DETECTORS: (UUIDARRAYOID)
+    "SELECT s.sensor_id, s.detector_state FROM iot.sensor_state s
+      WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.detector_state IS NOT NULL
+      ORDER BY s.sensor_id FOR NO KEY UPDATE");
+
+/// The detector states of `sensor_ids` that were written down, locked until the transaction ends.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn load_detectors(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<Vec<(Uuid, Vec<u8>)>> {
+    let _owner = as_owner();
+    let rows = session.execute(&LOAD_DETECTORS, &[sensor_ids.into()])?;
+    let mut found = Vec::with_capacity(rows.count());
+    rows.for_each(|row| {
+        found.push((row.get(1)?, row.get(2)?));
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+statement!(
+    /// In key order.
+    STORE_DETECTORS: (UUIDARRAYOID, UUIDARRAYOID, BYTEAARRAYOID)
+    "INSERT INTO iot.sensor_state (sensor_id, device_id, detector_state)
+     SELECT o.sensor_id, o.device_id, o.state
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))
+         AS o (sensor_id, device_id, state)
+      ORDER BY o.sensor_id
+     ON CONFLICT (sensor_id) DO UPDATE SET detector_state = EXCLUDED.detector_state");
+
+/// Writes detector states down: sensor, device, bytes.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn store_detectors(session: &mut Session<'_>, states: Vec<(Uuid, Uuid, Vec<u8>)>) -> IotResult<()> {
+    let mut columns = (Vec::new(), Vec::new(), Vec::new());
+    for (sensor_id, device_id, bytes) in states {
+        columns.0.push(sensor_id);
+        columns.1.push(device_id);
+        columns.2.push(bytes);
+    }
+    let _owner = as_owner();
+    session.execute(&STORE_DETECTORS, &[columns.0.into(), columns.1.into(), columns.2.into()])?;
+    Ok(())
+}

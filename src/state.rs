@@ -1,0 +1,74 @@
+//! What the engine holds in memory, as SQL: writing it down, and asking it for the latest reading.
+
+use iot_core::sensor_state::{NEVER, SensorState};
+use iot_core::time::Timestamp;
+use pgrx::datum::{TimestampWithTimeZone, Uuid};
+use pgrx::pg_extern;
+
+use crate::catalog::sensor_state::{self, Written};
+use crate::engine::overlay;
+use crate::error::{IotResult, OrRaise};
+use crate::pg::clock;
+use crate::pg::relation::in_schema_iot;
+use crate::pg::security;
+use crate::pg::shared::sensors::{self, SensorKey};
+use crate::pg::statement::with_session;
+
+/// States written by one statement: bounded memory, however many there are.
+const CHUNK: usize = 1_000;
+
+#[pg_extern(sql = false)]
+fn flush_state() -> i64 {
+    crate::catalog::require_setup().or_raise();
+    flush().or_raise()
+}
+
+fn flush() -> IotResult<i64> {
+    if !sensors::is_available() {
+        return Ok(0);
+    }
+    let mut flushed = 0;
+    // Sensors that change meanwhile are for the next time, or this would never end.
+    let rounds = sensors::occupancy().tracked.div_ceil(CHUNK as u64) + 1;
+    for _ in 0..rounds {
+        let taken = sensors::take_unflushed(CHUNK);
+        overlay::note_flushed(taken.iter().map(|taken| SensorKey::here(taken.sensor_id)));
+        let written: Vec<Written> = taken
+            .iter()
+            .map(|taken| Written {
+                sensor_id: Uuid::from_bytes(taken.sensor_id),
+                device_id: Uuid::from_bytes(taken.device_id),
+                is_checkpoint: taken.is_checkpoint,
+                state: taken.state,
+            })
+            .collect();
+        if !written.is_empty() {
+            with_session(|session| sensor_state::store(session, &written))?;
+        }
+        flushed += written.len() as i64;
+        if written.len() < CHUNK {
+            break;
+        }
+    }
+    Ok(flushed)
+}
+
+/// The state of a sensor in memory, for those who may read its readings.
+fn state_of(sensor_id: Uuid) -> Option<Box<SensorState>> {
+    let readings = in_schema_iot(c"sensor_data")?;
+    if !sensors::is_available() || !security::sees_all_rows(readings) {
+        return None;
+    }
+    sensors::peek(&SensorKey::here(*sensor_id.as_bytes()))
+}
+
+#[pg_extern(sql = false)]
+fn latest_time_in_memory(sensor_uuid: Uuid) -> Option<TimestampWithTimeZone> {
+    state_of(sensor_uuid).and_then(|state| state.window.high_water()).map(clock::to_pg)
+}
+
+#[pg_extern(sql = false)]
+fn last_received_in_memory(sensor_uuid: Uuid) -> Option<TimestampWithTimeZone> {
+    let received = state_of(sensor_uuid)?.last_received;
+    (received != NEVER).then(|| clock::to_pg(Timestamp(received)))
+}
