@@ -27,7 +27,8 @@ extension_sql_file!("../sql/schema/45_processing.sql", name = "processing", requ
 extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["processing"]);
 extension_sql_file!("../sql/schema/51_ingest_triggers.sql", name = "ingest_triggers", requires = ["ingest"]);
 extension_sql_file!("../sql/schema/52_statistics.sql", name = "statistics", requires = ["ingest_triggers"]);
-extension_sql_file!("../sql/schema/54_state.sql", name = "state", requires = ["statistics"]);
+extension_sql_file!("../sql/schema/53_detector.sql", name = "detector", requires = ["statistics"]);
+extension_sql_file!("../sql/schema/54_state.sql", name = "state", requires = ["detector"]);
 extension_sql_file!("../sql/schema/55_recalibration.sql", name = "recalibration", requires = ["state"]);
 extension_sql_file!("../sql/schema/56_roads.sql", name = "roads", requires = ["recalibration"]);
 extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["roads"]);
