@@ -54,16 +54,6 @@ def by_single_calls(connection, readings):
     return totals
 
 
-def by_plain_calls(connection, readings):
-    """As `by_single_calls`, through process_sensor_data in one query: only for readings that are all acceptable."""
-    before = _stored(connection, readings)
-    connection.execute(
-        "SELECT count(iot.process_sensor_data(s, v, m, t))"
-        " FROM unnest(%s::uuid[], %s::timestamptz[], %s::float8[], %s::jsonb[]) AS r (s, t, v, m)", _arrays(readings))
-    stored = _stored(connection, readings) - before
-    return Totals(stored=stored, duplicates=len(readings) - stored)
-
-
 def by_arrays(connection, readings):
     """iot.ingest of arrays."""
     return _totals(connection.execute(
