@@ -32,10 +32,11 @@ def sensor(database):
 
 def make_partition(database):
     """Plain SQL makes none, and two transactions would wait for each other over it."""
-    process(database.connection, add_sensor(database, "D-0")[1], 1, START)
+    database.execute("SELECT iot.create_monthly_partition('iot.sensor_data', 2026, 1)")
 
 
-def test_a_commit_seen_inside_a_savepoint_is_kept_when_that_rolls_back(database, sensor):
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_commit_seen_inside_a_savepoint_is_kept_when_that_rolls_back(database, sensor, looks):
     fill(database.connection, sensor)
     with database.connect(autocommit=False) as first:
         process(first, sensor, 21, minute(20))
@@ -43,9 +44,10 @@ def test_a_commit_seen_inside_a_savepoint_is_kept_when_that_rolls_back(database,
         process(database.connection, sensor, 30, minute(21))
         process(first, sensor, 23, minute(22))
         first.execute("ROLLBACK TO SAVEPOINT inner_part")
-        found, expected = probe(first, sensor, minute(23))
-        first.execute("ROLLBACK TO SAVEPOINT inner_part")
-        assert abs(found - expected) < 1e-9
+        if looks:
+            found, expected = probe(first, sensor, minute(23))
+            assert abs(found - expected) < 1e-9
+            first.execute("ROLLBACK TO SAVEPOINT inner_part")
         first.commit()
     assert_scores_follow_the_rows(database, [sensor])
 
@@ -81,11 +83,7 @@ def test_a_sensor_that_found_no_room_and_then_another_session_tracks():
         database.execute("CREATE EXTENSION iot_ext")
         database.execute("SELECT iot.setup()")
         (_, holder), (_, sensor) = add_sensor(database, "D-1"), add_sensor(database, "D-2")
-        with database.connect(autocommit=False) as maker:
-            # Its reading must not take the only place for good.
-            maker.execute("SELECT iot.process_sensor_data(%s, 1, '{}', %s)", (holder, START))
-            maker.execute("DELETE FROM iot.sensor_data")
-            maker.commit()
+        make_partition(database)
         with database.connect(autocommit=False) as occupier, database.connect(autocommit=False) as refused:
             process(occupier, holder, 1, minute(0))
             fill(refused, sensor)
