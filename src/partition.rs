@@ -10,6 +10,7 @@ use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 use pgrx::{PgSqlErrorCode, pg_extern};
 
 use crate::catalog::partition_policy;
+use crate::engine;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
 use crate::pg::security::{self, ActingAs};
@@ -110,9 +111,20 @@ fn create(session: &mut Session<'_>, work: &Work, name: &str, range: PartitionRa
         range.end.to_utc_literal()
     ));
     session.run(&format!("COMMENT ON TABLE {partition} IS {comment}"))?;
-    session.run(&format!(
-        "ALTER TABLE {parent} ATTACH PARTITION {partition} FOR VALUES FROM ({start}) TO ({end})"
-    ))
+    // A TRUNCATE trigger of the parent does not see a TRUNCATE of the partition.
+    if work.qualified_parent == "iot.sensor_data" {
+        session.run(&format!(
+            "CREATE TRIGGER sensor_data_truncated AFTER TRUNCATE ON {partition} \
+             FOR EACH STATEMENT EXECUTE FUNCTION iot.readings_changed()"
+        ))?;
+        session.run(&format!("ALTER TABLE {partition} ENABLE ALWAYS TRIGGER sensor_data_truncated"))?;
+    }
+    // It is empty: no reading comes with it.
+    engine::writing(|| {
+        session.run(&format!(
+            "ALTER TABLE {parent} ATTACH PARTITION {partition} FOR VALUES FROM ({start}) TO ({end})"
+        ))
+    })
 }
 
 /// The partition's usual name, or the next free one: a detached partition of the same range may still have it.

@@ -23,7 +23,7 @@ thread_local! {
 }
 
 /// Runs `work`, whose rows the sensors' states already know.
-fn writing<T>(work: impl FnOnce() -> T) -> T {
+pub fn writing<T>(work: impl FnOnce() -> T) -> T {
     struct Reset(bool);
     impl Drop for Reset {
         fn drop(&mut self) {

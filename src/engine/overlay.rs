@@ -100,11 +100,15 @@ pub fn enter(sensor_id: Uuid, device_id: Uuid, newest: Timestamp) -> Entered {
         let Some(handle) = local.handle.as_mut().filter(|_| usable) else {
             return Entered::Missing;
         };
-        let newer = sensors::touch_again(handle, newest.0);
+        let since = sensors::touch_again(handle, newest.0);
         let claimed = handle.claimed_before;
-        if let (Some(kept), Some(mut state)) = (&mut local.kept, newer) {
-            state.merge(&kept.change);
-            kept.state = state;
+        match (since, &mut local.kept) {
+            (sensors::Since::Unchanged, _) => (),
+            (sensors::Since::Changed(mut state), Some(kept)) => {
+                state.merge(&kept.change);
+                kept.state = state;
+            }
+            (sensors::Since::Lost, _) | (sensors::Since::Changed(_), None) => return Entered::Missing,
         }
         Entered::Ready(Timestamp(claimed))
     })
@@ -131,12 +135,13 @@ fn touch(key: [u8; 16], device_id: [u8; 16], newest: Timestamp, all_stale: bool)
     (local, entered)
 }
 
-/// Gives a sensor the state that was built from its stored readings, as this transaction sees them.
-pub fn provide(sensor_id: Uuid, state: SensorState) {
+/// Gives a sensor the state that was built from its stored readings, as this transaction sees them. `sees_all`: no row
+/// security hides any of them.
+pub fn provide(sensor_id: Uuid, state: SensorState, sees_all: bool) {
     TRANSACTION.with_borrow_mut(|transaction| {
         let Some(local) = transaction.sensors.get_mut(sensor_id.as_bytes()) else { return };
         // What we see is what everybody sees only with a snapshot of now, and without rows of our own among it.
-        let common = !transaction::keeps_its_snapshot() && !local.stale && local.kept.is_none();
+        let common = sees_all && !transaction::keeps_its_snapshot() && !local.stale && local.kept.is_none();
         let installed = match &mut local.handle {
             Some(handle) if common => sensors::install(handle, &state),
             Some(handle) => {

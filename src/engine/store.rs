@@ -21,6 +21,7 @@ use crate::pg::clock;
 use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
 use crate::pg::shared::counters::{self, Counter};
 use crate::pg::statement::with_session;
+use crate::pg::transaction;
 use crate::pg::value::{ColumnValue, TextImage};
 
 /// Columns that the engine gives, in the order of [`values`].
@@ -67,71 +68,94 @@ pub fn write(
 ) -> IotResult<()> {
     let Some(table) = in_schema_iot(c"sensor_data") else { return Ok(()) };
     let parent = OpenRelation::open(table, Lock::RowExclusive);
+    // What a trigger of the user makes of a row, the state of its sensor does not know: such rows count as written past the
+    // engine.
+    let unchanged = !bulk_insert::fires_triggers(&parent, OWN_TRIGGERS);
+    let open = judged.iter().filter(|reading| reading.fate == Fate::Open).count();
     let mut left = Vec::new();
-    match BulkInsert::open(&parent, COLUMNS, OWN_TRIGGERS) {
-        Some(insert) => past_the_executor(insert, offered, groups, received_at, judged, &mut left)?,
-        None => visit_open(groups, judged, |number, profile, _| left.push((number, Rc::clone(profile)))),
+    if open > 1 {
+        // Rows of a batch are stored without waiting for anybody, in the order of the sensors in the batch. When one of
+        // them meets another session's row, all of them are taken back, so that nobody waits for us while we wait.
+        let mut tried = judged.to_vec();
+        let stored = transaction::in_subtransaction(
+            || past_the_executor(&parent, offered, groups, received_at, &mut tried, &mut left),
+            |conflicts| conflicts.is_empty(),
+        )?;
+        if stored.is_empty() {
+            judged.copy_from_slice(&tried);
+        } else {
+            counters::add(Counter::Conflicts, stored.len() as u64);
+            left.clear();
+            visit_open(groups, judged, |number, profile, _| {
+                left.push((number, Rc::clone(profile)));
+                Ok(())
+            })?;
+        }
+    } else {
+        // A single row may wait where it is.
+        let conflicts = past_the_executor(&parent, offered, groups, received_at, judged, &mut left)?;
+        left.extend(conflicts);
     }
     drop(parent);
-    if left.is_empty() { Ok(()) } else { through_the_executor(left, offered, received_at, judged) }
+    if left.is_empty() { Ok(()) } else { through_the_executor(left, offered, received_at, unchanged, judged) }
 }
 
-fn visit_open(
-    groups: &[Group],
+fn visit_open<'a>(
+    groups: &'a [Group],
     judged: &mut [Judged],
-    mut visit: impl FnMut(u32, &Rc<Profile>, &mut Judged),
-) {
+    mut visit: impl FnMut(u32, &'a Rc<Profile>, &mut Judged) -> IotResult<()>,
+) -> IotResult<()> {
     for group in groups {
         let Some(profile) = &group.profile else { continue };
         for &number in &group.readings {
             let reading = &mut judged[number as usize];
             if reading.fate == Fate::Open {
-                visit(number, profile, reading);
+                visit(number, profile, reading)?;
             }
         }
     }
+    Ok(())
 }
 
-/// Stores what can be stored so; the rest goes to `left`.
+/// Stores what can be stored so, and leaves the rest to `left`. Returns the readings whose sensor and time turned out to
+/// be taken, committed or not: they are open again.
 fn past_the_executor(
-    mut insert: BulkInsert<'_>,
+    parent: &OpenRelation,
     offered: &[Offered<'_>],
     groups: &[Group],
     received_at: Timestamp,
     judged: &mut [Judged],
     left: &mut Vec<(u32, Rc<Profile>)>,
-) -> IotResult<()> {
+) -> IotResult<Vec<(u32, Rc<Profile>)>> {
+    let Some(mut insert) = BulkInsert::open(parent, COLUMNS, OWN_TRIGGERS) else {
+        visit_open(groups, judged, |number, profile, _| {
+            left.push((number, Rc::clone(profile)));
+            Ok(())
+        })?;
+        return Ok(Vec::new());
+    };
     let mut appended = Vec::with_capacity(offered.len());
-    let mut result = Ok(());
     QUALITIES.with(|qualities| {
         visit_open(groups, judged, |number, profile, reading| {
-            if result.is_err() {
-                return;
-            }
             let offer = &offered[number as usize];
             let text = if let Measured::Text(text) = offer.value { Some(TextImage::new(text)) } else { None };
-            match insert.append_values(&values(
-                profile,
-                offer,
-                reading,
-                received_at,
-                qualities,
-                text.as_ref(),
-            )) {
-                Ok(true) => reading.fate = Fate::Stored,
-                Ok(false) => left.push((number, Rc::clone(profile))),
-                Err(error) => result = Err(error),
+            let row = values(profile, offer, reading, received_at, qualities, text.as_ref());
+            if insert.append_values(&row)? {
+                reading.fate = Fate::Stored;
+            } else {
+                left.push((number, Rc::clone(profile)));
             }
-            appended.push((number, Rc::clone(profile)));
-        });
-    });
-    result?;
+            appended.push((number, profile));
+            Ok(())
+        })
+    })?;
+    let mut conflicts = Vec::new();
     for row in insert.finish() {
-        let (number, profile) = &appended[row as usize];
-        judged[*number as usize].fate = Fate::Open;
-        settle_conflict(&offered[*number as usize], profile, received_at, &mut judged[*number as usize])?;
+        let (number, profile) = appended[row as usize];
+        judged[number as usize].fate = Fate::Open;
+        conflicts.push((number, Rc::clone(profile)));
     }
-    Ok(())
+    Ok(conflicts)
 }
 
 fn values<'a>(
@@ -171,28 +195,36 @@ fn values<'a>(
     ]
 }
 
-/// Stores `left` with an INSERT: under row security, with the triggers of the user, into partitions of any kind.
+/// Stores `left` with an INSERT: under row security, with the triggers of the user, into partitions of any kind, waiting
+/// for other sessions in the order of sensor and time. `unchanged`: rows are stored as they are.
 fn through_the_executor(
-    left: Vec<(u32, Rc<Profile>)>,
+    mut left: Vec<(u32, Rc<Profile>)>,
     offered: &[Offered<'_>],
     received_at: Timestamp,
+    unchanged: bool,
     judged: &mut [Judged],
 ) -> IotResult<()> {
+    left.sort_by_key(|(number, profile)| (*profile.sensor_id.as_bytes(), judged[*number as usize].at));
     let mut columns = Columns::default();
     for (number, profile) in &left {
         push(&mut columns, profile, &offered[*number as usize], &judged[*number as usize], received_at);
     }
-    let stored = with_session(|session| super::writing(|| reading::insert(session, columns)))?;
-    let stored: HashSet<[u8; 16]> = stored.iter().map(|id| *id.as_bytes()).collect();
+    let stored: HashSet<[u8; 16]> =
+        insert(columns, unchanged)?.iter().map(|data_id| *data_id.as_bytes()).collect();
     for (number, profile) in left {
         let reading = &mut judged[number as usize];
         if stored.contains(&reading.data_id) {
             reading.fate = Fate::Stored;
         } else {
-            settle_conflict(&offered[number as usize], &profile, received_at, reading)?;
+            settle_conflict(&offered[number as usize], &profile, received_at, unchanged, reading)?;
         }
     }
     Ok(())
+}
+
+fn insert(columns: Columns, unchanged: bool) -> IotResult<Vec<Uuid>> {
+    let insert = || with_session(|session| reading::insert(session, columns));
+    if unchanged { super::writing(insert) } else { insert() }
 }
 
 /// A reading that met another one at the primary key: its state was counted with it, so it is read anew next time.
@@ -200,18 +232,11 @@ fn settle_conflict(
     offer: &Offered<'_>,
     profile: &Profile,
     received_at: Timestamp,
+    unchanged: bool,
     reading: &mut Judged,
 ) -> IotResult<()> {
-    counters::add(Counter::Conflicts, 1);
     overlay::mark_stale(*profile.sensor_id.as_bytes())?;
     loop {
-        let mut columns = Columns::default();
-        push(&mut columns, profile, offer, reading, received_at);
-        let stored = with_session(|session| super::writing(|| reading::insert(session, columns)))?;
-        if !stored.is_empty() {
-            reading.fate = Fate::Stored;
-            return Ok(());
-        }
         let found = with_session(|session| reading::find(session, &[(profile.sensor_id, reading.at)]))?;
         let Some(&(_, data_id)) = found.first() else {
             return Err(neither_stored_nor_found(profile, reading));
@@ -221,6 +246,12 @@ fn settle_conflict(
             return Ok(());
         }
         reading.at = Timestamp(reading.at.0 + 1);
+        let mut columns = Columns::default();
+        push(&mut columns, profile, offer, reading, received_at);
+        if !insert(columns, unchanged)?.is_empty() {
+            reading.fate = Fate::Stored;
+            return Ok(());
+        }
     }
 }
 

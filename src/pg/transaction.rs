@@ -1,10 +1,11 @@
 //! What happens at the end of transactions and subtransactions, and the questions a caller may ask about its own.
 
 use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
 
-use pgrx::{PgSqlErrorCode, pg_guard, pg_sys};
+use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_guard, pg_sys};
 
-use crate::error::IotError;
+use crate::error::{IotError, IotResult};
 
 /// What a listener does at the end of a transaction.
 ///
@@ -107,4 +108,41 @@ pub fn is_in_block() -> bool {
 pub fn keeps_its_snapshot() -> bool {
     // SAFETY: a setting of the current transaction.
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
+/// Runs `work` in a subtransaction, and undoes what it did unless `keep` likes the result (or when it fails).
+///
+/// # Errors
+/// That of `work`.
+pub fn in_subtransaction<T>(
+    work: impl FnOnce() -> IotResult<T>,
+    keep: impl FnOnce(&T) -> bool,
+) -> IotResult<T> {
+    // SAFETY: reads two variables of the backend, restored below.
+    let (memory, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
+    // SAFETY: the subtransaction is ended below on every way; results are made in the caller's memory.
+    unsafe {
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(memory);
+    }
+    let mut work = Some(work);
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work.take().map(|work| work()))))
+        .catch_others(|error| Err(Box::new(error)))
+        .execute();
+    let is_kept = matches!(&outcome, Ok(Some(Ok(result))) if keep(result));
+    // SAFETY: ends the subtransaction begun above, as PL/pgSQL does.
+    unsafe {
+        if is_kept {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::MemoryContextSwitchTo(memory);
+        pg_sys::CurrentResourceOwner = owner;
+    }
+    match outcome {
+        Ok(Some(result)) => result,
+        Ok(None) => Err(IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "nothing was tried")),
+        Err(error) => error.rethrow(),
+    }
 }

@@ -3,6 +3,7 @@
 use pgrx::{pg_guard, pg_sys};
 
 use super::invalidation;
+use crate::catalog;
 use crate::engine::{self, overlay};
 use crate::error::{IotError, OrRaise};
 
@@ -17,7 +18,11 @@ macro_rules! function_info {
         }
     )*};
 }
-function_info!(pg_finfo_iot_registry_changed, pg_finfo_iot_readings_changed);
+function_info!(
+    pg_finfo_iot_registry_changed,
+    pg_finfo_iot_readings_changed,
+    pg_finfo_iot_all_readings_changed
+);
 
 /// Row or statement trigger on a table whose rows are cached: tells every session.
 ///
@@ -62,6 +67,20 @@ pub unsafe extern "C-unwind" fn iot_readings_changed(call: pg_sys::FunctionCallI
                 overlay::mark_stale(*datum.cast_mut_ptr::<[u8; 16]>()).or_raise();
             }
         }
+    }
+    pg_sys::Datum::from(0)
+}
+
+/// Called by the event trigger that sees partitions come and go: which sensors had readings there is not known.
+///
+/// # Safety
+/// Called by PostgreSQL as declared in `sql/schema/51_ingest_triggers.sql`.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn iot_all_readings_changed(_call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // A partition that the engine makes is empty.
+    if !engine::is_writing() && catalog::require_setup().is_ok() {
+        overlay::mark_all_stale().or_raise();
     }
     pg_sys::Datum::from(0)
 }

@@ -177,6 +177,18 @@ BEGIN
         history_was_kept := history_was_kept AND wanted.trigger_name <> 'sensors_record_calibration';
     END LOOP;
 
+    -- A TRUNCATE trigger of the parent does not see a TRUNCATE of a partition: each has its own.
+    FOR wanted IN
+        SELECT i.inhrelid::regclass AS partition FROM pg_inherits i
+         WHERE i.inhparent = 'iot.sensor_data'::regclass
+           AND NOT EXISTS (SELECT FROM pg_trigger t
+                            WHERE t.tgrelid = i.inhrelid AND t.tgname = 'sensor_data_truncated')
+    LOOP
+        EXECUTE format('CREATE TRIGGER sensor_data_truncated AFTER TRUNCATE ON %s'
+                       ' FOR EACH STATEMENT EXECUTE FUNCTION iot.readings_changed()', wanted.partition);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER sensor_data_truncated', wanted.partition);
+    END LOOP;
+
     -- Calibrations that were changed while the triggers were away hold from now on.
     IF NOT history_was_kept THEN
         PERFORM iot.record_calibration(s.sensor_id, s.calibration_data)

@@ -60,6 +60,12 @@ pub struct BulkInsert<'parent> {
     conflicts: Vec<u32>,
 }
 
+/// Whether an INSERT into `parent` fires a trigger whose name is not in `ignored`.
+pub fn fires_triggers(parent: &OpenRelation, ignored: &[&CStr]) -> bool {
+    // SAFETY: the relation is open.
+    unsafe { triggers::fire_on_insert(parent.cache_entry(), ignored, false) }
+}
+
 impl<'parent> BulkInsert<'parent> {
     /// Begins to store rows of `columns` into `parent`, which is partitioned by range over one `timestamptz` column,
     /// one of `columns`. Triggers whose name is in `ignored_triggers` do not fire.

@@ -119,25 +119,34 @@ fn touch_entry(index: u32, entry: &mut Entry, newest: i64) -> Touched {
     }
 }
 
-/// Claims times up to `newest` for a sensor that this transaction touched before; returns what was claimed before, and
-/// the state when another session has changed it since.
-pub fn touch_again(handle: &mut Handle, newest: i64) -> Option<Box<SensorState>> {
+/// What became of an entry since this transaction touched it.
+pub enum Since {
+    /// Nothing.
+    Unchanged,
+    /// Other sessions committed readings (or built it anew, without this transaction's rows): this is the state now.
+    Changed(Box<SensorState>),
+    /// It is gone, or not to be trusted before it is built anew.
+    Lost,
+}
+
+/// Claims times up to `newest` for a sensor that this transaction touched before; the handle tells what was claimed by
+/// anyone before.
+pub fn touch_again(handle: &mut Handle, newest: i64) -> Since {
     let (incarnation, version) = (handle.incarnation, handle.version);
-    let (claimed, now_version, state) = with_touched(handle, |entry| {
-        let claimed = if entry.status == Status::Valid && entry.incarnation == incarnation {
-            entry.claimed
-        } else {
-            i64::MAX
-        };
-        entry.claimed = entry.claimed.max(newest);
-        let changed = claimed != i64::MAX && entry.version != version;
-        (claimed, entry.version, changed.then(|| Box::new(entry.state)))
-    })?;
+    let found = with_touched(handle, |entry| {
+        if entry.status != Status::Valid {
+            return None;
+        }
+        let claimed = entry.claimed;
+        entry.claimed = claimed.max(newest);
+        let changed = entry.incarnation != incarnation || entry.version != version;
+        Some((claimed, entry.incarnation, entry.version, changed.then(|| Box::new(entry.state))))
+    });
+    let Some(Some((claimed, incarnation, version, state))) = found else { return Since::Lost };
     handle.claimed_before = claimed;
-    if state.is_some() {
-        handle.version = now_version;
-    }
-    state
+    handle.incarnation = incarnation;
+    handle.version = version;
+    state.map_or(Since::Unchanged, Since::Changed)
 }
 
 /// Gives a built state to everybody, unless a commit was missed meanwhile. Tells whether it did.
