@@ -20,8 +20,9 @@ struct Local {
     kept: Option<Kept>,
     /// The shared entry cannot be brought forward by `kept`: rows were written that are not in it.
     stale: bool,
-    /// What to go back to when the subtransaction at that level rolls back, innermost last.
-    saved: Vec<(i32, Option<Kept>)>,
+    /// What to go back to when the subtransaction at that level rolls back, innermost last. A state and the touch that
+    /// tells its version belong together: with a newer version the commit would overwrite what others did.
+    saved: Vec<(i32, Option<Kept>, Option<Handle>)>,
 }
 
 /// A sensor's state with this transaction's own readings, and those readings by themselves.
@@ -78,12 +79,14 @@ pub fn enter(sensor_id: Uuid, device_id: Uuid, newest: Timestamp) -> Entered {
             return entered;
         };
         let usable = local.kept.as_ref().is_some_and(|kept| !kept.private) && !local.stale;
+        if usable {
+            local.save();
+        }
         let Some(handle) = local.handle.as_mut().filter(|_| usable) else {
             return Entered::Missing;
         };
         let newer = sensors::touch_again(handle, newest.0);
         let claimed = handle.claimed_before;
-        local.save();
         if let (Some(kept), Some(mut state)) = (&mut local.kept, newer) {
             state.merge(&kept.change);
             kept.state = state;
@@ -170,8 +173,8 @@ impl Local {
     /// Keeps the present state for a rollback of the current subtransaction, once per level.
     fn save(&mut self) {
         let level = transaction::nesting_level();
-        if level > 1 && self.saved.last().is_none_or(|&(saved, _)| saved < level) {
-            self.saved.push((level, self.kept.clone()));
+        if level > 1 && self.saved.last().is_none_or(|&(saved, ..)| saved < level) {
+            self.saved.push((level, self.kept.clone(), self.handle));
         }
     }
 }
@@ -210,10 +213,10 @@ fn end(committed: bool) {
 fn subtransaction_committed(level: i32) {
     TRANSACTION.with_borrow_mut(|transaction| {
         for local in transaction.sensors.values_mut() {
-            let Some(last) = local.saved.pop_if(|(saved, _)| *saved == level) else { continue };
+            let Some(last) = local.saved.pop_if(|(saved, ..)| *saved == level) else { continue };
             let above = level - 1;
-            if above > 1 && local.saved.last().is_none_or(|&(saved, _)| saved < above) {
-                local.saved.push((above, last.1));
+            if above > 1 && local.saved.last().is_none_or(|&(saved, ..)| saved < above) {
+                local.saved.push((above, last.1, last.2));
             }
         }
     });
@@ -222,8 +225,9 @@ fn subtransaction_committed(level: i32) {
 fn subtransaction_rolled_back(level: i32) {
     TRANSACTION.with_borrow_mut(|transaction| {
         for local in transaction.sensors.values_mut() {
-            while let Some((_, kept)) = local.saved.pop_if(|(saved, _)| *saved >= level) {
+            while let Some((_, kept, handle)) = local.saved.pop_if(|(saved, ..)| *saved >= level) {
                 local.kept = kept;
+                local.handle = handle;
             }
         }
     });
