@@ -245,3 +245,28 @@ def test_scores_follow_plain_sql(database, name, end):
     assert_scores_follow_the_rows(database, [sensor, other])
     process(database.connection, sensor, 21, minute(120))
     assert_scores_follow_the_rows(database, [sensor, other])
+
+
+@pytest.mark.parametrize("name", ["INSERT", "DELETE", "TRUNCATE"])
+def test_plain_sql_in_two_phases(database, name):
+    """The hint of the refusal above names plain SQL as the way."""
+    device, sensor = fresh(database)
+    database.execute("BEGIN")
+    run_plain(database.connection, device, sensor, name)
+    database.execute("PREPARE TRANSACTION 'plain'")
+    process(database.connection, sensor, 25, minute(200)) if name != "TRUNCATE" else None
+    database.execute("COMMIT PREPARED 'plain'")
+    assert_scores_follow_the_rows(database, [sensor])
+
+
+def test_a_block_that_commits_and_rolls_back_midway(database, sensor):
+    database.execute(f"""
+        DO $$
+        BEGIN
+            FOR round IN 1 .. 6 LOOP
+                PERFORM iot.process_sensor_data('{sensor}', 30 + round, '{{}}', '2026-01-05 03:00+00'::timestamptz + round * interval '1 min');
+                IF round % 2 = 0 THEN COMMIT; ELSE ROLLBACK; END IF;
+            END LOOP;
+        END $$""")
+    assert database.value("SELECT count(*) FROM iot.sensor_data") == 13
+    assert_scores_follow_the_rows(database, [sensor])

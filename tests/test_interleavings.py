@@ -208,3 +208,32 @@ def test_a_trigger_of_the_user_that_derives_another_sensors_reading(database, se
     fill(database.connection, sensor, first=20)
     assert database.value("SELECT count(*) FROM iot.sensor_data WHERE sensor_id = %s", (derived,)) == 20
     assert_scores_follow_the_rows(database, [sensor, derived])
+
+
+def test_sensors_of_a_dropped_database_make_room():
+    with Cluster(settings={"iot_ext.max_tracked_sensors": 5}) as cluster:
+        for round_number in range(2):
+            database = Database(cluster)
+            database.execute("CREATE EXTENSION iot_ext")
+            database.execute("SELECT iot.setup()")
+            make_partition(database)
+            sensors = [add_sensor(database, f"D-{number}")[1] for number in range(5)]
+            for sensor in sensors:
+                fill(database.connection, sensor)
+            before = database.value("SELECT window_reads FROM iot.iot_stat_ingest")
+            assert_scores_follow_the_rows(database, sensors)
+            assert database.value("SELECT window_reads FROM iot.iot_stat_ingest") == before, round_number
+            database.drop()
+
+
+def test_a_quiet_sensor_makes_room_for_a_busy_one():
+    with Cluster(settings={"iot_ext.max_tracked_sensors": 5}) as cluster:
+        database = Database(cluster)
+        database.execute("CREATE EXTENSION iot_ext")
+        database.execute("SELECT iot.setup()")
+        make_partition(database)
+        sensors = [add_sensor(database, f"D-{number}")[1] for number in range(10)]
+        for sensor in sensors:
+            fill(database.connection, sensor)
+        assert database.value("SELECT evicted FROM iot.iot_stat_tracked_sensors") > 0
+        assert_scores_follow_the_rows(database, sensors)

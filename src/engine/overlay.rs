@@ -34,8 +34,8 @@ struct Local {
 struct Saved {
     level: i32,
     kept: Option<Kept>,
-    /// The version of the shared state that `kept` began with.
-    version: Option<u64>,
+    /// The touch that tells the version of the shared state in `kept`: the two belong together.
+    handle: Option<Handle>,
 }
 
 /// A sensor's state with this transaction's own readings, and those readings by themselves.
@@ -246,8 +246,7 @@ impl Local {
     fn save(&mut self) {
         let level = transaction::nesting_level();
         if level > 1 && self.saved.last().is_none_or(|saved| saved.level < level) {
-            let version = self.handle.as_ref().map(Handle::version);
-            self.saved.push(Saved { level, kept: self.kept.clone(), version });
+            self.saved.push(Saved { level, kept: self.kept.clone(), handle: self.handle });
         }
     }
 }
@@ -312,9 +311,7 @@ fn subtransaction_rolled_back(level: i32) {
             while let Some(saved) = local.saved.pop_if(|saved| saved.level >= level) {
                 local.kept = saved.kept;
                 // What other sessions committed meanwhile is not in it: the commit must not pass over it.
-                if let (Some(handle), Some(version)) = (&mut local.handle, saved.version) {
-                    handle.set_version(version);
-                }
+                local.handle = saved.handle;
             }
         }
     });

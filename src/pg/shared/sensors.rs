@@ -197,16 +197,6 @@ impl Handle {
     pub fn has_entry(&self) -> bool {
         self.index != NO_ENTRY
     }
-
-    /// The version of the state that was handed out; [`set_version`](Self::set_version) goes back to an earlier one.
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
-    /// The transaction works on an older version again: its subtransaction rolled back.
-    pub fn set_version(&mut self, version: u64) {
-        self.version = version;
-    }
 }
 
 /// What a committed transaction means for an entry.
