@@ -239,12 +239,13 @@ impl Batch<'_> {
 
     /// Touches the state of each sensor, and builds those that are missing, all at once.
     fn enter_states(&mut self) -> IotResult<()> {
+        let sees_all = in_schema_iot(c"sensor_data").is_some_and(security::sees_all_rows);
         let mut missing: Vec<Rc<Profile>> = Vec::new();
         for group in &mut self.groups {
             let open = group.readings.iter().map(|&n| &self.outcome.judged[n as usize]);
             let newest = open.filter(|judged| judged.fate == Fate::Open).map(|judged| judged.at).max();
             let (Some(profile), Some(newest)) = (&group.profile, newest) else { continue };
-            match overlay::enter(profile.sensor_id, profile.device_id, newest) {
+            match overlay::enter(profile.sensor_id, profile.device_id, newest, sees_all) {
                 Entered::Ready(claimed) => group.claimed = claimed,
                 Entered::Missing => {
                     group.missing = true;
@@ -258,7 +259,6 @@ impl Batch<'_> {
         counters::add(Counter::WindowReads, missing.len() as u64);
         let wanted: Vec<&Profile> = missing.iter().map(Rc::as_ref).collect();
         let states = with_session(|session| memory::rebuild(session, &wanted))?;
-        let sees_all = in_schema_iot(c"sensor_data").is_some_and(security::sees_all_rows);
         for group in self.groups.iter_mut().filter(|group| group.missing) {
             let Some(profile) = &group.profile else { continue };
             let state: SensorState = states.get(profile.sensor_id.as_bytes()).copied().unwrap_or_default();

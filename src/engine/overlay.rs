@@ -84,19 +84,20 @@ pub enum Entered {
     Missing,
 }
 
-/// Begins to work on a sensor in one call, with readings up to `newest`.
-pub fn enter(sensor_id: Uuid, device_id: Uuid, newest: Timestamp) -> Entered {
+/// Begins to work on a sensor in one call, with readings up to `newest`. `sees_all`: no row security hides readings from
+/// the caller; else he works with a state of his own, made of what he may see.
+pub fn enter(sensor_id: Uuid, device_id: Uuid, newest: Timestamp, sees_all: bool) -> Entered {
     transaction::listen(&LISTENER);
     TRANSACTION.with_borrow_mut(|transaction| {
         let key = *sensor_id.as_bytes();
         let all_stale = transaction.all_stale;
         let Some(local) = transaction.sensors.get_mut(&key) else {
-            let (local, entered) = touch(key, *device_id.as_bytes(), newest, all_stale);
+            let (local, entered) = touch(key, *device_id.as_bytes(), newest, all_stale, sees_all);
             transaction.sensors.insert(key, local);
             return entered;
         };
         local.save();
-        let usable = local.kept.as_ref().is_some_and(|kept| !kept.private) && !local.stale;
+        let usable = sees_all && !local.stale && local.kept.as_ref().is_some_and(|kept| !kept.private);
         let Some(handle) = local.handle.as_mut().filter(|_| usable) else {
             return Entered::Missing;
         };
@@ -114,13 +115,19 @@ pub fn enter(sensor_id: Uuid, device_id: Uuid, newest: Timestamp) -> Entered {
     })
 }
 
-fn touch(key: [u8; 16], device_id: [u8; 16], newest: Timestamp, all_stale: bool) -> (Local, Entered) {
+fn touch(
+    key: [u8; 16],
+    device_id: [u8; 16],
+    newest: Timestamp,
+    all_stale: bool,
+    sees_all: bool,
+) -> (Local, Entered) {
     let mut local = Local { handle: None, kept: None, stale: all_stale, spoiled: false, saved: Vec::new() };
     if !sensors::is_available() {
         return (local, Entered::Missing);
     }
     let entered = match sensors::touch(SensorKey::here(key), device_id, newest.0) {
-        Touched::Valid(handle, state) if !all_stale => {
+        Touched::Valid(handle, state) if sees_all && !all_stale => {
             let claimed = handle.claimed_before;
             local.handle = Some(handle);
             local.kept = Some(Kept { state, change: SensorChange::default(), private: false });

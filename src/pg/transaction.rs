@@ -63,9 +63,9 @@ unsafe extern "C-unwind" fn transaction_event(
         XACT_EVENT_ABORT => (listener.rolled_back)(),
         XACT_EVENT_PRE_PREPARE => IotError::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            "cannot PREPARE a transaction that has stored readings",
+            "cannot PREPARE a transaction that has stored or changed readings",
         )
-        .hint("Use COMMIT; or store readings with a plain INSERT INTO iot.sensor_data in two-phase transactions.")
+        .hint("Use COMMIT: what waits for COMMIT PREPARED could not be counted into the statistics of its sensors.")
         .raise(),
         _ => (),
     }
