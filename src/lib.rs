@@ -36,6 +36,7 @@ mod statistics;
 mod stream;
 #[allow(unsafe_code)]
 mod unit;
+mod worker;
 
 #[allow(unsafe_code)]
 mod module {
@@ -48,6 +49,7 @@ mod module {
         crate::guc::define();
         if crate::pg::shared::is_preloading() {
             crate::pg::shared::install_hooks();
+            crate::worker::register();
         }
     }
 }

@@ -33,6 +33,7 @@ const ATTACHMENTS: &[&str] = &[
     include_str!("../sql/setup/always/10_triggers.sql"),
     include_str!("../sql/setup/always/20_defaults.sql"),
     include_str!("../sql/setup/always/30_views.sql"),
+    include_str!("../sql/setup/always/40_latest_views.sql"),
 ];
 
 /// An index of `iot.sensor_data` that the index policy can name. The primary key is always there.
