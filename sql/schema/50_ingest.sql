@@ -8,32 +8,6 @@ CREATE FUNCTION iot.process_sensor_data(
 COMMENT ON FUNCTION iot.process_sensor_data(uuid, double precision, jsonb, timestamptz) IS
     'Calibrates, checks, scores and stores one reading, then evaluates alert rules; returns its data_id. No time means the clock''s. Of two readings of the same sensor and time the first is kept and its data_id returned.';
 
-CREATE FUNCTION iot.process_sensor_data_ex(
-    sensor_uuid uuid, measurement_value double precision, measurement_metadata jsonb DEFAULT '{}',
-    measurement_timestamp timestamptz DEFAULT NULL)
-    RETURNS TABLE (data_id uuid, measurement_timestamp timestamptz, measurement_value double precision,
-                   data_quality text, quality_reasons text[], anomaly_score double precision, is_anomaly boolean,
-                   is_onset boolean, is_duplicate boolean, alert_ids uuid[])
-    VOLATILE PARALLEL UNSAFE ROWS 1
-    LANGUAGE c AS 'MODULE_PATHNAME', 'process_sensor_data_ex_wrapper';
-COMMENT ON FUNCTION iot.process_sensor_data_ex(uuid, double precision, jsonb, timestamptz) IS
-    'As process_sensor_data, and says what became of the reading. Of a duplicate it shows what was offered, with the data_id that is stored.';
-
-CREATE FUNCTION iot.ingest(
-    sensor_ids uuid[], timestamps timestamptz[], measurement_values double precision[], metadata jsonb[] DEFAULT NULL)
-    RETURNS TABLE (accepted bigint, rejected bigint, duplicates bigint, anomalies bigint, alerts bigint)
-    VOLATILE PARALLEL UNSAFE ROWS 1
-    LANGUAGE c AS 'MODULE_PATHNAME', 'ingest_arrays_wrapper';
-COMMENT ON FUNCTION iot.ingest(uuid[], timestamptz[], double precision[], jsonb[]) IS
-    'Takes many readings through the pipeline of process_sensor_data. What cannot be accepted goes to iot.rejected_readings.';
-
-CREATE FUNCTION iot.ingest(readings jsonb, register_unknown boolean DEFAULT false)
-    RETURNS TABLE (accepted bigint, rejected bigint, duplicates bigint, anomalies bigint, alerts bigint)
-    VOLATILE PARALLEL UNSAFE ROWS 1
-    LANGUAGE c AS 'MODULE_PATHNAME', 'ingest_jsonb_wrapper';
-COMMENT ON FUNCTION iot.ingest(jsonb, boolean) IS
-    'Takes a reading, or an array of them, through the pipeline: sensors by key, or by device and name or type. register_unknown registers devices and sensors that are new.';
-
 CREATE FUNCTION iot.generate_data_id() RETURNS uuid
     VOLATILE PARALLEL SAFE
     LANGUAGE c AS 'MODULE_PATHNAME', 'generate_data_id_wrapper';

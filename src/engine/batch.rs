@@ -27,6 +27,7 @@ use crate::partition;
 use crate::pg::shared::counters::{self, Counter};
 use crate::pg::statement::with_session;
 use crate::pg::{clock, random};
+use crate::processing;
 
 /// Days between 1970-01-01 (Unix) and 2000-01-01 (PostgreSQL).
 const UNIX_EPOCH_OFFSET_DAYS: i64 = 10_957;
@@ -99,6 +100,7 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
         outcome: Outcome { judged: vec![Judged::UNDECIDED; offered.len()], ..Outcome::default() },
     };
     let oldest = oldest_accepted(batch.now, lent.retention()?);
+    let rules = lent.processing_rules(batch.groups.iter().filter_map(|group| group.profile.as_ref()))?;
     lent.give_back();
     let looked_up = Instant::now();
 
@@ -109,9 +111,13 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     let matches = batch.score(&mut detectors)?;
     let scored = Instant::now();
 
-    partition::ensure_for_readings(batch.open_times())?;
+    let processing = processing::prepare(rules, &batch.groups, &batch.outcome.judged)?;
+    partition::ensure_for(c"sensor_data", batch.open_times())?;
     store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged)?;
     batch.keep_memory(&detectors)?;
+    if let Some(processing) = processing {
+        processing.run(offered, &batch.outcome.judged)?;
+    }
     let stored = Instant::now();
 
     if !matches.is_empty() {
