@@ -79,11 +79,9 @@ BEGIN
          CROSS JOIN LATERAL (
                SELECT now() - GREATEST(interval '1 hour', 3 * sensor.expected_interval)) AS limits (since)
           LEFT JOIN LATERAL (
-               SELECT max(r.received_at)
-                 FROM iot.sensors s
-                 JOIN iot.sensor_data r ON r.sensor_id = s.sensor_id
-                WHERE s.device_id = d.device_id
-                  AND r.measurement_timestamp >= limits.since
+               SELECT max(l.received_at)
+                 FROM iot.latest_readings l
+                WHERE l.device_id = d.device_id
                   AND (heard.at IS NULL OR heard.at < limits.since)) AS past (at) ON true;
         COMMENT ON VIEW iot.device_status IS 'How each device is now.';
         COMMENT ON COLUMN iot.device_status.device_id IS 'The device.';

@@ -316,7 +316,12 @@ fn evict() -> Option<u32> {
             Eviction::Unwritten | Eviction::Refused => (),
         }
     }
-    unwritten.filter(|&index| matches!(try_evict(index, true), Eviction::Done))
+    let index = unwritten.filter(|&index| matches!(try_evict(index, true), Eviction::Done))?;
+    // The next search begins behind it: everybody gets a whole round.
+    let _held = Held::exclusive(ALLOCATION);
+    // SAFETY: the hand moves under this lock only.
+    unsafe { (*HEADER).clock_hand = (index + 1) % (*HEADER).capacity };
+    Some(index)
 }
 
 enum Eviction {
