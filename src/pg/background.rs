@@ -74,6 +74,7 @@ pub fn begin_without_database() {
     show_name();
 }
 
+// SAFETY: the declaration is that of PostgreSQL's tcop/tcopprot.h.
 unsafe extern "C-unwind" {
     /// The handler of ordinary sessions: ends the running statement, then the session. Declared here because the one of
     /// the bindings is no longer a plain C function.
