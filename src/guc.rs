@@ -1,5 +1,7 @@
 //! The settings of the extension, all under the prefix `iot_ext.` (reserved, so that a typing error is refused).
 
+use std::time::Duration;
+
 use iot_core::time::MICROS_PER_SECOND;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
@@ -9,6 +11,9 @@ static CLOCK_SKEW: GucSetting<i32> = GucSetting::<i32>::new(300);
 /// On, because a command processor that LISTENs should work without a setting; `pg_notify` takes a cluster-wide lock at
 /// commit, so installations that poll can turn it off.
 static NOTIFY_COMMANDS: GucSetting<bool> = GucSetting::<bool>::new(true);
+
+/// A minute: what a crash makes us read again is little, and so is the writing.
+static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 
 /// 12 MB of shared memory: enough for a plant, small enough to go unnoticed.
 static MAX_TRACKED_SENSORS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
@@ -26,6 +31,16 @@ pub fn define() {
         0,
         86_400,
         GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"iot_ext.flush_interval",
+        c"How often the background worker writes the state of changed sensors down.",
+        c"0 leaves it to calls of iot.flush_state(). Without preload there is no background worker.",
+        &FLUSH_INTERVAL,
+        0,
+        3_600,
+        GucContext::Sighup,
         GucFlags::UNIT_S,
     );
     GucRegistry::define_bool_guc(
@@ -63,6 +78,11 @@ pub fn define() {
 /// Tolerated lead of a device clock, in microseconds.
 pub fn clock_skew_micros() -> i64 {
     i64::from(CLOCK_SKEW.get()) * MICROS_PER_SECOND
+}
+
+/// How often the background worker writes states down; `None` for never.
+pub fn flush_interval() -> Option<Duration> {
+    u64::try_from(FLUSH_INTERVAL.get()).ok().filter(|&seconds| seconds > 0).map(Duration::from_secs)
 }
 
 /// Whether queueing a command sends a NOTIFY.

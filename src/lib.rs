@@ -40,6 +40,7 @@ mod statistics;
 mod stream;
 #[allow(unsafe_code)]
 mod unit;
+mod worker;
 
 #[allow(unsafe_code)]
 mod module {
@@ -52,6 +53,7 @@ mod module {
         crate::guc::define();
         if crate::pg::shared::is_preloading() {
             crate::pg::shared::install_hooks();
+            crate::worker::register();
         }
     }
 }

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use crate::catalog::migration::{self, Migration};
 use crate::catalog::partition_policy::{self, PartitionPolicy};
+use crate::catalog::sensor_state;
+use crate::engine::overlay;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::partition;
 use crate::pg::relation::{self, Lock, OpenRelation, in_schema_iot};
@@ -38,6 +40,7 @@ const ATTACHMENTS: &[&str] = &[
     include_str!("../sql/setup/always/10_triggers.sql"),
     include_str!("../sql/setup/always/20_defaults.sql"),
     include_str!("../sql/setup/always/30_views.sql"),
+    include_str!("../sql/setup/always/40_latest_views.sql"),
 ];
 
 /// An index of `iot.sensor_data` that the index policy can name. The primary key is always there.
@@ -151,8 +154,13 @@ fn run(session: &mut Session<'_>, wishes: Wishes) -> IotResult<Report> {
     let _owner = act_as_owner_of_tables()?;
     let mut report = Report::default();
     migrate(session, &mut report)?;
+    let was_watched = sensor_state::is_watched(session)?;
     for attachment in ATTACHMENTS {
         session.run(attachment)?;
+    }
+    if !was_watched {
+        // The extension was gone meanwhile, and nobody saw what happened to the readings.
+        overlay::mark_all_stale()?;
     }
     let table = in_schema_iot(c"sensor_data").ok_or_else(|| {
         IotError::wrong_state("table iot.sensor_data does not exist after its migration ran")

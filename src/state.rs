@@ -13,6 +13,7 @@ use crate::pg::relation::in_schema_iot;
 use crate::pg::security;
 use crate::pg::shared::sensors::{self, SensorKey};
 use crate::pg::statement::with_session;
+use crate::pg::transaction;
 
 /// States written by one statement: bounded memory, however many there are.
 const CHUNK: usize = 1_000;
@@ -23,7 +24,11 @@ fn flush_state() -> i64 {
     flush().or_raise()
 }
 
-fn flush() -> IotResult<i64> {
+/// Writes down what changed; returns how many sensors.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn flush() -> IotResult<i64> {
     if !sensors::is_available() {
         return Ok(0);
     }
@@ -62,8 +67,13 @@ fn state_of(sensor_id: Uuid) -> Option<Box<SensorState>> {
     sensors::peek(&SensorKey::here(*sensor_id.as_bytes()))
 }
 
+/// Readings that this transaction can see are not newer than the answer. `None` wherever that is not certain.
 #[pg_extern(sql = false)]
 fn latest_time_in_memory(sensor_uuid: Uuid) -> Option<TimestampWithTimeZone> {
+    // Its own readings come into memory with its commit; what was deleted since its snapshot is there for it alone.
+    if transaction::keeps_its_snapshot() || overlay::has_touched(sensor_uuid) {
+        return None;
+    }
     state_of(sensor_uuid).and_then(|state| state.window.high_water()).map(clock::to_pg)
 }
 

@@ -148,6 +148,19 @@ pub fn spoil(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<()> 
     Ok(())
 }
 
+statement!(IS_WATCHED: ()
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger t
+             WHERE t.tgrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('iot.sensor_data')
+               AND t.tgname OPERATOR(pg_catalog.=) 'sensor_data_changed')");
+
+/// Whether changes of stored readings past the engine are noticed.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn is_watched(session: &mut Session<'_>) -> IotResult<bool> {
+    session.execute(&IS_WATCHED, &[])?.first().map_or(Ok(false), |row| row.get(1))
+}
+
 statement!(SPOIL_ALL: ()
     "UPDATE iot.sensor_state s SET is_checkpoint = false WHERE s.is_checkpoint");
 

@@ -117,7 +117,7 @@ impl<'a> Scorer<'a> {
                 if reading.from_future { QualityFlags::FUTURE } else { QualityFlags::default() };
         } else {
             reading.quality = self.kept.state.assess(&observation, self.limits);
-            self.score(reading, is_news);
+            self.score(reading, &observation, is_news);
         }
         if reading.from_future {
             return;
@@ -130,7 +130,7 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    fn score(&mut self, reading: &mut Judged, is_news: bool) {
+    fn score(&mut self, reading: &mut Judged, observation: &Observation, is_news: bool) {
         if let Some(detector) = &mut self.detector {
             let verdict = if is_news {
                 detector.observe(reading.at, reading.value)
@@ -140,6 +140,9 @@ impl<'a> Scorer<'a> {
             (reading.score, reading.is_anomaly, reading.is_onset) =
                 (verdict.score, verdict.is_anomaly, verdict.is_onset);
             return;
+        }
+        if is_news {
+            self.kept.state.take_news(observation, self.limits);
         }
         if !reading.from_future {
             self.kept.state.window.advance(reading.at);

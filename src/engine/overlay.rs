@@ -242,6 +242,13 @@ pub fn mark_all_stale() -> IotResult<()> {
     with_session(sensor_state::spoil_all)
 }
 
+/// Whether this transaction has stored readings of the sensor, or changed stored ones past the engine.
+pub fn has_touched(sensor_id: Uuid) -> bool {
+    TRANSACTION.with_borrow(|transaction| {
+        transaction.all_stale || transaction.sensors.contains_key(sensor_id.as_bytes())
+    })
+}
+
 /// These entries count as written down once the transaction commits.
 pub fn note_flushed(keys: impl Iterator<Item = SensorKey>) {
     transaction::listen(&LISTENER);

@@ -3,6 +3,8 @@
 #![allow(unsafe_code)]
 
 pub mod array;
+pub mod background;
+mod background_entry;
 pub mod bulk_insert;
 pub mod clock;
 mod first_last;

@@ -68,16 +68,22 @@ impl SensorState {
     pub fn observe(&mut self, reading: &Stored, limits: &QualityLimits) {
         let observation = &reading.observation;
         if self.is_news(observation.measured_at) {
-            self.latest_value = observation.value;
-            if !observation.value.is_nan() {
-                self.tail.quality.observe(observation, limits);
-            }
+            self.take_news(observation, limits);
         }
         self.last_received = self.last_received.max(observation.received_at.0);
         if reading.counted {
             self.window.add(observation.measured_at, observation.value);
         } else {
             self.window.advance(observation.measured_at);
+        }
+    }
+
+    /// The part of [`observe`](Self::observe) that is for readings that are news: for whoever moves the window to the
+    /// reading's time before it observes it, after which it is news no more.
+    pub fn take_news(&mut self, observation: &Observation, limits: &QualityLimits) {
+        self.latest_value = observation.value;
+        if !observation.value.is_nan() {
+            self.tail.quality.observe(observation, limits);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Shared memory: the state of tracked sensors, and counters. Present only when the library is preloaded.
 
 pub mod counters;
+pub mod databases;
 pub mod sensors;
 mod table;
 
@@ -36,6 +37,7 @@ extern "C-unwind" fn request() {
     }
     table::request();
     counters::request();
+    databases::request();
 }
 
 #[pg_guard]
@@ -48,4 +50,5 @@ extern "C-unwind" fn startup() {
     }
     table::startup();
     counters::startup();
+    databases::startup();
 }

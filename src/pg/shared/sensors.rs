@@ -287,9 +287,12 @@ fn stale(entry: &mut Entry) {
     }
 }
 
-/// The committed state of a sensor, if it is tracked and valid.
+/// The committed state of a sensor, if it is tracked and valid, and no commit that can be seen already is yet to reach it.
 pub fn peek(key: &SensorKey) -> Option<Box<SensorState>> {
-    with_entry(key, |_, entry| (entry.status == Status::Valid).then(|| Box::new(entry.state))).flatten()
+    with_entry(key, |_, entry| {
+        (entry.status == Status::Valid && entry.committing == 0).then(|| Box::new(entry.state))
+    })
+    .flatten()
 }
 
 /// A changed entry on its way to disk.

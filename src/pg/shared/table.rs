@@ -294,10 +294,12 @@ fn give_back(index: u32) {
 }
 
 /// Second chance: the clock hand passes over entries that were used since it last came by, those that a transaction
-/// holds, and those whose latest reading is not on disk yet.
+/// holds, and those whose latest reading is not on disk yet. Of the last ones a quiet one goes when there is nothing else:
+/// what is lost with it is found again in the stored readings, and a dead database must not fill the table for ever.
 fn evict() -> Option<u32> {
-    let rounds = 2 * header().capacity as usize;
-    for _ in 0..rounds {
+    let capacity = header().capacity as usize;
+    let mut unwritten = None;
+    for step in 0..2 * capacity {
         let index = {
             let _held = Held::exclusive(ALLOCATION);
             // SAFETY: the hand moves under this lock only.
@@ -307,30 +309,80 @@ fn evict() -> Option<u32> {
                 hand
             }
         };
-        // SAFETY: the key is read without its lock, so it may be torn; it only chooses which lock to try, and is
-        // compared again under it.
-        let key = unsafe { std::ptr::read_volatile(&raw const (*ENTRIES.add(index as usize)).key) };
-        let chain = chain_of(&key);
-        let Some(_held) = Held::try_exclusive(partition_of(chain)) else { continue };
-        // SAFETY: under the lock of the chain on which this entry stands if its key is still the same.
-        unsafe {
-            let entry = ENTRIES.add(index as usize);
-            if (*entry).status == Status::Free || (*entry).key != key {
-                continue;
-            }
-            if (*entry).used || (*entry).dirty || (*entry).in_flight > 0 {
-                (*entry).used = false;
-                continue;
-            }
-            if unlink(chain, index) {
-                (*entry).status = Status::Free;
-                header().evicted.fetch_add(1, Ordering::Relaxed);
-                header().tracked.fetch_sub(1, Ordering::Relaxed);
-                return Some(index);
+        match try_evict(index, false) {
+            Eviction::Done => return Some(index),
+            // In the first round this tells that it was quiet since an earlier search.
+            Eviction::Unwritten if step < capacity => unwritten = unwritten.or(Some(index)),
+            Eviction::Unwritten | Eviction::Refused => (),
+        }
+    }
+    let index = unwritten.filter(|&index| matches!(try_evict(index, true), Eviction::Done))?;
+    // The next search begins behind it: everybody gets a whole round.
+    let _held = Held::exclusive(ALLOCATION);
+    // SAFETY: the hand moves under this lock only.
+    unsafe { (*HEADER).clock_hand = (index + 1) % (*HEADER).capacity };
+    Some(index)
+}
+
+enum Eviction {
+    Done,
+    /// Quiet, but its change is not on disk.
+    Unwritten,
+    /// In use.
+    Refused,
+}
+
+fn try_evict(index: u32, even_unwritten: bool) -> Eviction {
+    // SAFETY: the key is read without its lock, so it may be torn; it only chooses which lock to try, and is compared
+    // again under it.
+    let key = unsafe { std::ptr::read_volatile(&raw const (*ENTRIES.add(index as usize)).key) };
+    let chain = chain_of(&key);
+    let Some(_held) = Held::try_exclusive(partition_of(chain)) else { return Eviction::Refused };
+    // SAFETY: under the lock of the chain on which this entry stands if its key is still the same.
+    unsafe {
+        let entry = ENTRIES.add(index as usize);
+        if (*entry).status == Status::Free || (*entry).key != key {
+            return Eviction::Refused;
+        }
+        if (*entry).used || (*entry).in_flight > 0 {
+            (*entry).used = false;
+            return Eviction::Refused;
+        }
+        if (*entry).dirty && !even_unwritten {
+            return Eviction::Unwritten;
+        }
+        if !unlink(chain, index) {
+            return Eviction::Refused;
+        }
+        (*entry).status = Status::Free;
+    }
+    header().evicted.fetch_add(1, Ordering::Relaxed);
+    header().tracked.fetch_sub(1, Ordering::Relaxed);
+    Eviction::Done
+}
+
+/// Frees the entries of a database that no transaction holds.
+pub(super) fn remove_database(database: u32) {
+    for partition in 0..PARTITIONS {
+        let _held = Held::exclusive(partition);
+        for chain in (partition..=header().chain_mask as usize).step_by(PARTITIONS) {
+            // SAFETY: the chain and its entries belong to the lock held; what is freed is taken out of the chain first.
+            unsafe {
+                let mut link = CHAINS.add(chain);
+                while *link != NO_ENTRY {
+                    let index = *link;
+                    let entry = ENTRIES.add(index as usize);
+                    if (*entry).key.database == database && (*entry).in_flight == 0 {
+                        *link = (*entry).next;
+                        give_back(index);
+                        header().tracked.fetch_sub(1, Ordering::Relaxed);
+                    } else {
+                        link = &raw mut (*entry).next;
+                    }
+                }
             }
         }
     }
-    None
 }
 
 /// Takes the entry out of its chain.
@@ -352,8 +404,18 @@ unsafe fn unlink(chain: usize, index: u32) -> bool {
     false
 }
 
+/// Calls `visit` for every entry of the current database, each under its lock.
 pub(super) fn visit_database(mut visit: impl FnMut(&mut Entry)) {
     let database = SensorKey::here([0; 16]).database;
+    visit_all(|entry| {
+        if entry.key.database == database {
+            visit(entry);
+        }
+    });
+}
+
+/// Calls `visit` for every entry, each under its lock.
+pub(super) fn visit_all(mut visit: impl FnMut(&mut Entry)) {
     for partition in 0..PARTITIONS {
         let _held = Held::exclusive(partition);
         let mut chain = partition;
@@ -363,9 +425,7 @@ pub(super) fn visit_database(mut visit: impl FnMut(&mut Entry)) {
                 let mut index = *CHAINS.add(chain);
                 while index != NO_ENTRY {
                     let entry = &mut *ENTRIES.add(index as usize);
-                    if entry.key.database == database {
-                        visit(entry);
-                    }
+                    visit(entry);
                     index = entry.next;
                 }
             }

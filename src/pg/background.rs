@@ -1,0 +1,238 @@
+//! Background workers: starting them, their connection, their naps and their transactions.
+
+use std::ffi::{CStr, CString, c_int};
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::{PgTryBuilder, pg_sys};
+
+const LIBRARY: &str = "iot_ext";
+
+/// Longest name of a worker, in bytes: `BGW_MAXLEN` with its NUL.
+const LONGEST_NAME: usize = 95;
+
+/// Registers a worker that the postmaster starts with the server (after recovery, so never on a standby) and again some
+/// seconds after it ended. Called from `_PG_init` while preloading.
+pub fn register(name: &str, function: &str, restart_after: Duration) {
+    BackgroundWorkerBuilder::new(name)
+        .set_library(LIBRARY)
+        .set_function(function)
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(Some(restart_after))
+        .load();
+}
+
+/// A worker that this one started.
+pub struct Started(*mut pg_sys::BackgroundWorkerHandle);
+
+/// Starts a worker that gets the oid of a database as its argument, and runs once. `None` when no slot is free.
+pub fn start(name: &str, kind: &str, function: &str, database: u32) -> Option<Started> {
+    let mut end = name.len().min(LONGEST_NAME);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    let builder = BackgroundWorkerBuilder::new(&name[..end])
+        .set_type(kind)
+        .set_library(LIBRARY)
+        .set_function(function)
+        .enable_spi_access()
+        .set_argument(Some(pg_sys::Datum::from(database)))
+        // SAFETY: set once when the process started.
+        .set_notify_pid(unsafe { pg_sys::MyProcPid });
+    let mut worker = pg_sys::BackgroundWorker::from(&builder);
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: both pointers are valid during the call; the handle is allocated in the current context, which outlives
+    // the launcher's loop, and freed on drop. (pgrx's own handle is never freed.)
+    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) }.then_some(Started(handle))
+}
+
+impl Started {
+    /// Whether it is over.
+    pub fn has_ended(&self) -> bool {
+        let mut pid = 0;
+        // SAFETY: a handle that `start` got; reads the postmaster's shared array.
+        let status = unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) };
+        status == pg_sys::BgwHandleStatus::BGWH_STOPPED
+            || status == pg_sys::BgwHandleStatus::BGWH_POSTMASTER_DIED
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `start`, freed once.
+        unsafe { pg_sys::pfree(self.0.cast()) };
+    }
+}
+
+/// Begins a worker that belongs to no database and so keeps none from being dropped. It sees `pg_database`.
+pub fn begin_without_database() {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    BackgroundWorker::connect_worker_to_spi_by_oid(None, None);
+    show_name();
+}
+
+// SAFETY: the declaration is that of PostgreSQL's tcop/tcopprot.h.
+unsafe extern "C-unwind" {
+    /// The handler of ordinary sessions: ends the running statement, then the session. Declared here because the one of
+    /// the bindings is no longer a plain C function.
+    fn die(signal: c_int);
+}
+
+/// Begins a worker in a database. It ends as sessions do when it is told to. FATAL when the database is gone.
+pub fn begin_in_database(database: u32) {
+    // SAFETY: installs PostgreSQL's own handler before signals are let through.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::pqsignal(pg_sys::SIGTERM as c_int, Some(die));
+        #[cfg(feature = "pg18")]
+        pg_sys::pqsignal_be(pg_sys::SIGTERM as c_int, Some(die));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from_u32(database)), None);
+    show_name();
+}
+
+/// `application_name` for `pg_stat_activity`.
+fn show_name() {
+    if let Ok(name) = CString::new(BackgroundWorker::get_name()) {
+        set(c"application_name", &name);
+    }
+}
+
+/// Sets a parameter for the rest of this worker's life, whatever the database or its role say.
+pub fn set(parameter: &CStr, value: &CStr) {
+    // SAFETY: both strings are NUL-terminated and copied.
+    unsafe {
+        pg_sys::SetConfigOption(
+            parameter.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
+    }
+}
+
+/// Waits until something happens (a worker started here ended, the configuration changed) or `timeout` is over. Ends the
+/// process when it shall end; the postmaster starts it again where that was not the server's end.
+pub fn nap(timeout: Option<Duration>) {
+    // Interrupts are served on waking: without that, CREATE and DROP DATABASE would wait for us.
+    if !BackgroundWorker::wait_latch(timeout) {
+        // SAFETY: no lock is held; status 1 is what makes the postmaster start it again.
+        unsafe { pg_sys::proc_exit(1) };
+    }
+    if BackgroundWorker::sighup_received() {
+        // SAFETY: between transactions, as sessions do it between statements.
+        unsafe {
+            pg_sys::ConfigReloadPending = 0;
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+}
+
+/// A row of `pg_database`.
+pub struct DatabaseRow {
+    /// `oid`.
+    pub oid: u32,
+    /// `datname`.
+    pub name: String,
+    /// Whether it takes connections.
+    pub is_open: bool,
+}
+
+/// Every database of the server.
+pub fn databases() -> Vec<DatabaseRow> {
+    let mut found = Vec::new();
+    // SAFETY: outside of a transaction; the scan is that of a shared catalogue, which needs no database. It uses no
+    // index: those may not be loaded in a process without one. An ERROR ends the process and the transaction with it.
+    unsafe {
+        pg_sys::StartTransactionCommand();
+        let table =
+            pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        let scan = pg_sys::systable_beginscan(
+            table,
+            pg_sys::InvalidOid,
+            false,
+            std::ptr::null_mut(),
+            0,
+            std::ptr::null_mut(),
+        );
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let header = (*tuple).t_data;
+            let row: *const pg_sys::FormData_pg_database =
+                header.cast::<u8>().add(usize::from((*header).t_hoff)).cast();
+            found.push(DatabaseRow {
+                oid: (*row).oid.to_u32(),
+                name: CStr::from_ptr((*row).datname.data.as_ptr()).to_string_lossy().into_owned(),
+                is_open: (*row).datallowconn && (*row).datconnlimit != pg_sys::DATCONNLIMIT_INVALID_DB,
+            });
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(table, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        pg_sys::CommitTransactionCommand();
+    }
+    found
+}
+
+/// Name of the current database. Called in a transaction.
+pub fn database_name() -> String {
+    // SAFETY: looks the database up in the catalogue cache; NULL when it is gone.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+    }
+}
+
+/// Whether `CREATE EXTENSION` has brought `name` into the current database.
+pub fn has_extension(name: &CStr) -> bool {
+    // SAFETY: scans the catalogue; a missing one is reported by InvalidOid.
+    unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) != pg_sys::InvalidOid }
+}
+
+/// Runs `work` in a transaction of its own; `activity` is what `pg_stat_activity` shows. An ERROR rolls it back and
+/// comes back as its message.
+///
+/// # Errors
+/// The message of the ERROR, whoever raised it.
+pub fn in_transaction<T>(activity: &CStr, work: impl FnOnce() -> T) -> Result<T, String> {
+    let run = || {
+        // SAFETY: outside of a transaction; what is opened here is closed below, or by the abort.
+        unsafe {
+            pg_sys::SetCurrentStatementStartTimestamp();
+            pg_sys::StartTransactionCommand();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, activity.as_ptr());
+        }
+        let result = work();
+        // SAFETY: closes what was opened above.
+        unsafe {
+            pg_sys::PopActiveSnapshot();
+            pg_sys::CommitTransactionCommand();
+        }
+        Ok(result)
+    };
+    let result = PgTryBuilder::new(AssertUnwindSafe(run))
+        .catch_others(|error| {
+            let message = match &error {
+                CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.message(),
+                CaughtError::RustPanic { ereport, .. } => ereport.message(),
+            }
+            .to_owned();
+            // SAFETY: the error was copied and its state flushed before it came here.
+            unsafe { pg_sys::AbortCurrentTransaction() };
+            Err(message)
+        })
+        .execute();
+    // SAFETY: outside of a transaction.
+    unsafe {
+        pg_sys::pgstat_report_stat(true);
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
+    }
+    result
+}

@@ -1,0 +1,23 @@
+//! Where the postmaster enters our background workers.
+
+use pgrx::{pg_guard, pg_sys};
+
+/// The launcher.
+///
+/// # Safety
+/// For the postmaster to call, by its name.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn iot_ext_launcher_main(_argument: pg_sys::Datum) {
+    crate::worker::launch();
+}
+
+/// The worker that writes down the state of one database, whose oid is the argument.
+///
+/// # Safety
+/// For the postmaster to call, by its name.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn iot_ext_flush_main(argument: pg_sys::Datum) {
+    crate::worker::flush(argument.value() as u32);
+}
