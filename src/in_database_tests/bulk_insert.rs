@@ -207,7 +207,7 @@ mod tests {
         store(&[row(1, 1)], &[]).unwrap();
         Spi::run(
             "ALTER TABLE iot.sensor_data ADD COLUMN plant text DEFAULT 'north';
-             ALTER TABLE iot.sensor_data DROP COLUMN text_value",
+             ALTER TABLE iot.sensor_data DROP COLUMN text_value CASCADE",
         )
         .unwrap();
         store(&[row(1, 2)], &[]).unwrap();

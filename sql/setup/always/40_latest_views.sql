@@ -26,7 +26,9 @@ BEGIN
           FROM iot.sensors s
          CROSS JOIN LATERAL (SELECT COALESCE(iot.latest_time_in_memory(s.sensor_id), 'infinity') OFFSET 0) AS b (newest)
          CROSS JOIN LATERAL (
-               SELECT *
+               -- By name: the view must not keep the user's own columns from being dropped.
+               SELECT c.measurement_timestamp, c.measurement_value, c.text_value, c.boolean_value, c.json_value,
+                      c.measurement_unit, c.data_quality, c.is_anomaly, c.anomaly_score, c.received_at
                  FROM iot.sensor_data c
                 WHERE c.sensor_id = s.sensor_id
                   AND c.measurement_timestamp <= b.newest
