@@ -16,7 +16,7 @@ use crate::pg::statement::with_session;
 use crate::pg::transaction;
 
 /// States written by one statement: bounded memory, however many there are.
-const CHUNK: usize = 1_000;
+const CHUNK: usize = 10_000;
 
 #[pg_extern(sql = false)]
 fn flush_state() -> i64 {

@@ -2,6 +2,7 @@
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -303,7 +304,7 @@ def test_the_first_score_after_a_restart_is_what_it_would_have_been(silent_clust
             database.drop()
 
 
-def test_a_restored_checkpoint_fits_the_restored_readings(unwritten, silent_cluster):
+def test_restored_states_fit_the_restored_readings(unwritten, silent_cluster):
     _, sensor = add_sensor(unwritten)
     fill(unwritten, sensor)
     unwritten.execute("SELECT iot.flush_state()")
@@ -312,7 +313,6 @@ def test_a_restored_checkpoint_fits_the_restored_readings(unwritten, silent_clus
     copy = Database(silent_cluster)
     try:
         silent_cluster.psql(silent_cluster.pg_dump(unwritten.name), copy.name)
-        assert copy.value("SELECT is_checkpoint FROM iot.sensor_state") is True
         assert copy.rows("SELECT * FROM iot.latest_readings") == latest
         assert next_score(copy, sensor) == pytest.approx(expected, rel=1e-9)
     finally:
@@ -350,3 +350,19 @@ def test_unwritten_states_of_a_dead_database_make_room():
         held = "SELECT count(iot.latest_time_in_memory(sensor_id)) FROM iot.sensors"
         assert alive.value(held) == 8
         assert alive.value("SELECT count(*) FROM iot.latest_readings") == 8
+
+
+def test_a_late_reading_during_a_flush_is_not_lost(unwritten):
+    """The flush has not committed when the late reading comes, and does so before it."""
+    _, sensor = add_sensor(unwritten)
+    fill(unwritten, sensor)
+    with unwritten.connect(autocommit=False) as flusher:
+        flusher.execute("SELECT iot.flush_state()")
+        with ThreadPoolExecutor() as pool, unwritten.connect() as writer:
+            late = pool.submit(
+                writer.execute, f"SELECT iot.process_sensor_data('{sensor}', 500, '{{}}', {HOUR} + interval '7 seconds')")
+            waiting = f"SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = {writer.info.backend_pid}"
+            wait_until(lambda: unwritten.value(waiting) or late.done(), what="writer that waits for the flush")
+            flusher.commit()
+            late.result()
+    assert unwritten.value("SELECT is_checkpoint FROM iot.sensor_state") is False

@@ -129,14 +129,13 @@ pub fn store(session: &mut Session<'_>, written: &[Written]) -> IotResult<()> {
 }
 
 statement!(
-    /// In key order.
+    /// In key order. An INSERT, so that it waits for a flush that has not committed yet, and has the last word.
     SPOIL: (UUIDARRAYOID)
-    "WITH spoiled AS (
-         SELECT s.sensor_id FROM iot.sensor_state s
-          WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.is_checkpoint
-          ORDER BY s.sensor_id FOR NO KEY UPDATE)
-     UPDATE iot.sensor_state s SET is_checkpoint = false FROM spoiled
-      WHERE s.sensor_id OPERATOR(pg_catalog.=) spoiled.sensor_id");
+    "INSERT INTO iot.sensor_state AS s (sensor_id, device_id)
+     SELECT r.sensor_id, r.device_id FROM iot.sensors r
+      WHERE r.sensor_id OPERATOR(pg_catalog.=) ANY ($1)
+      ORDER BY r.sensor_id
+     ON CONFLICT (sensor_id) DO UPDATE SET is_checkpoint = false WHERE s.is_checkpoint");
 
 /// The states written down of `sensor_ids` no longer hold every reading before their newest.
 ///
