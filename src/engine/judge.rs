@@ -123,7 +123,7 @@ impl<'a> Scorer<'a> {
             return;
         }
         let stored = Stored { observation, counted: reading.value.abs() <= LARGEST_COUNTED };
-        self.kept.state.observe(&stored, self.limits);
+        self.kept.state.observe_judged(&stored, is_news, self.limits);
         self.kept.change.observe(&stored, &self.kept.state);
         if !self.cursor.survives(reading.at) {
             self.cursor = self.kept.state.window.cursor();
