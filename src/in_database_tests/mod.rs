@@ -7,6 +7,7 @@ mod bulk_insert;
 mod commands;
 mod ingest;
 mod partitions;
+mod quality;
 mod readings;
 mod recalibrations;
 mod scores;
