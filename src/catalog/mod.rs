@@ -14,6 +14,7 @@ pub mod sensor;
 pub mod sensor_reference;
 pub mod sensor_state;
 pub mod server;
+pub mod uniqueness;
 
 use crate::error::{IotError, IotResult};
 use crate::pg::relation;

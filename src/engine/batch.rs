@@ -51,8 +51,8 @@ impl Outcome {
         Totals {
             accepted: self.count(|judged| judged.fate == Fate::Stored) as i64,
             rejected: self.rejections.len() as i64,
-            duplicates: self.count(|judged| matches!(judged.fate, Fate::Duplicate(_))) as i64,
-            anomalies: self.count(|judged| judged.fate == Fate::Stored && judged.is_anomaly) as i64,
+            duplicates: self.count(|judged| judged.fate.is_duplicate()) as i64,
+            anomalies: self.count(|judged| judged.fate.is_kept() && judged.is_anomaly) as i64,
             alerts: self.alerts.len() as i64,
         }
     }
@@ -98,19 +98,20 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
         now: clock::now(),
         outcome: Outcome { judged: vec![Judged::UNDECIDED; offered.len()], ..Outcome::default() },
     };
-    let oldest = oldest_accepted(batch.now, lent.retention()?);
+    let intake = lent.intake()?;
+    let oldest = oldest_accepted(batch.now, intake.retention);
     lent.give_back();
     let looked_up = Instant::now();
 
     batch.accept(oldest);
     batch.enter_states()?;
-    duplicates::find(offered, &batch.groups, &mut batch.outcome.judged)?;
+    duplicates::find(offered, &batch.groups, &mut batch.outcome.judged, intake.duplicates)?;
     let mut detectors = batch.load_detectors()?;
     let matches = batch.score(&mut detectors)?;
     let scored = Instant::now();
 
     partition::ensure_for_readings(batch.open_times())?;
-    store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged)?;
+    store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged, intake.duplicates)?;
     batch.keep_memory(&detectors)?;
     let stored = Instant::now();
 
@@ -137,7 +138,7 @@ pub struct Totals {
     pub accepted: i64,
     /// Readings kept in `rejected_readings`.
     pub rejected: i64,
-    /// Readings that were there already.
+    /// Readings whose sensor had one of that time, whichever was kept; none where both are.
     pub duplicates: i64,
     /// Readings stored and flagged as anomalies.
     pub anomalies: i64,
@@ -342,9 +343,9 @@ impl Batch<'_> {
         counters::add(Counter::Offered, self.offered.len() as u64);
         counters::raise_to(Counter::LargestBatch, self.offered.len() as u64);
         counters::add(Counter::Stored, count(|judged| judged.fate == Fate::Stored));
-        counters::add(Counter::Duplicates, count(|judged| matches!(judged.fate, Fate::Duplicate(_))));
-        counters::add(Counter::Anomalies, count(|judged| judged.fate == Fate::Stored && judged.is_anomaly));
-        counters::add(Counter::Onsets, count(|judged| judged.fate == Fate::Stored && judged.is_onset));
+        counters::add(Counter::Duplicates, count(|judged| judged.fate.is_duplicate()));
+        counters::add(Counter::Anomalies, count(|judged| judged.fate.is_kept() && judged.is_anomaly));
+        counters::add(Counter::Onsets, count(|judged| judged.fate.is_kept() && judged.is_onset));
         counters::add(Counter::AlertMatches, self.outcome.alerts.len() as u64);
     }
 }

@@ -10,10 +10,11 @@ use pgrx::pg_sys::{BOOLOID, FLOAT8OID, INT4OID, JSONBOID, TEXTOID, TIMESTAMPTZOI
 use pgrx::{PgSqlErrorCode, Uuid};
 
 use super::batch::Group;
-use super::judge::{Fate, Judged};
+use super::judge::{Fate, Judged, Place};
 use super::offered::{Measured, Offered};
 use super::overlay;
 use super::profile::Profile;
+use crate::catalog::partition_policy::Duplicates;
 use crate::catalog::reading::{self, Columns};
 use crate::error::{IotError, IotResult};
 use crate::pg::bulk_insert::{self, BulkInsert};
@@ -64,16 +65,17 @@ pub fn write(
     groups: &[Group],
     received_at: Timestamp,
     judged: &mut [Judged],
+    policy: Duplicates,
 ) -> IotResult<()> {
     let Some(table) = in_schema_iot(c"sensor_data") else { return Ok(()) };
     let parent = OpenRelation::open(table, Lock::RowExclusive);
     let mut left = Vec::new();
     match BulkInsert::open(&parent, COLUMNS, OWN_TRIGGERS) {
-        Some(insert) => past_the_executor(insert, offered, groups, received_at, judged, &mut left)?,
+        Some(insert) => past_the_executor(insert, offered, groups, received_at, judged, policy, &mut left)?,
         None => visit_open(groups, judged, |number, profile, _| left.push((number, Rc::clone(profile)))),
     }
     drop(parent);
-    if left.is_empty() { Ok(()) } else { through_the_executor(left, offered, received_at, judged) }
+    if left.is_empty() { Ok(()) } else { through_the_executor(left, offered, received_at, judged, policy) }
 }
 
 fn visit_open(
@@ -99,6 +101,7 @@ fn past_the_executor(
     groups: &[Group],
     received_at: Timestamp,
     judged: &mut [Judged],
+    policy: Duplicates,
     left: &mut Vec<(u32, Rc<Profile>)>,
 ) -> IotResult<()> {
     let mut appended = Vec::with_capacity(offered.len());
@@ -106,6 +109,10 @@ fn past_the_executor(
     QUALITIES.with(|qualities| {
         visit_open(groups, judged, |number, profile, reading| {
             if result.is_err() {
+                return;
+            }
+            if reading.place == Place::Taken {
+                left.push((number, Rc::clone(profile)));
                 return;
             }
             let offer = &offered[number as usize];
@@ -129,7 +136,12 @@ fn past_the_executor(
     for row in insert.finish() {
         let (number, profile) = &appended[row as usize];
         judged[*number as usize].fate = Fate::Open;
-        settle_conflict(&offered[*number as usize], profile, received_at, &mut judged[*number as usize])?;
+        if policy == Duplicates::Last && offered[*number as usize].measured_at.is_some() {
+            counters::add(Counter::Conflicts, 1);
+            left.push((*number, Rc::clone(profile)));
+        } else {
+            settle_conflict(&offered[*number as usize], profile, received_at, &mut judged[*number as usize])?;
+        }
     }
     Ok(())
 }
@@ -177,19 +189,65 @@ fn through_the_executor(
     offered: &[Offered<'_>],
     received_at: Timestamp,
     judged: &mut [Judged],
+    policy: Duplicates,
 ) -> IotResult<()> {
+    let may_replace =
+        |number: u32| policy == Duplicates::Last && offered[number as usize].measured_at.is_some();
+    let (replacing, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|&(number, _)| may_replace(number));
+    if !replacing.is_empty() {
+        replace(replacing, offered, received_at, judged)?;
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    let may_share = policy == Duplicates::Both;
     let mut columns = Columns::default();
     for (number, profile) in &left {
         push(&mut columns, profile, &offered[*number as usize], &judged[*number as usize], received_at);
     }
-    let stored = with_session(|session| super::writing(|| reading::insert(session, columns)))?;
+    let stored = with_session(|session| super::writing(|| reading::insert(session, columns, may_share)))?;
     let stored: HashSet<[u8; 16]> = stored.iter().map(|id| *id.as_bytes()).collect();
     for (number, profile) in left {
         let reading = &mut judged[number as usize];
         if stored.contains(&reading.data_id) {
             reading.fate = Fate::Stored;
+        } else if may_share {
+            return Err(neither_stored_nor_found(&profile, reading));
         } else {
             settle_conflict(&offered[number as usize], &profile, received_at, reading)?;
+        }
+    }
+    Ok(())
+}
+
+/// Stores `replacing`, each in place of the reading of its time if there is one. Sessions that replace the same readings
+/// lock them in the same order.
+fn replace(
+    mut replacing: Vec<(u32, Rc<Profile>)>,
+    offered: &[Offered<'_>],
+    received_at: Timestamp,
+    judged: &mut [Judged],
+) -> IotResult<()> {
+    let key_of = |number: u32, profile: &Profile, judged: &[Judged]| {
+        (*profile.sensor_id.as_bytes(), judged[number as usize].at)
+    };
+    replacing.sort_by_key(|(number, profile)| key_of(*number, profile, judged));
+    let mut columns = Columns::default();
+    for (number, profile) in &replacing {
+        push(&mut columns, profile, &offered[*number as usize], &judged[*number as usize], received_at);
+    }
+    let stored = with_session(|session| super::writing(|| reading::replace(session, columns)))?;
+    for (number, profile) in replacing {
+        let Some(data_id) = stored.get(&key_of(number, &profile, judged)) else {
+            return Err(neither_stored_nor_found(&profile, &judged[number as usize]));
+        };
+        let reading = &mut judged[number as usize];
+        let was_counted = reading.place != Place::Taken;
+        reading.fate = if *data_id == reading.data_id { Fate::Stored } else { Fate::Replaced };
+        reading.data_id = *data_id;
+        // Stored as it was expected to be, the state is true; else it lacks this reading, or has one that went.
+        if !was_counted || reading.fate == Fate::Replaced {
+            overlay::mark_stale(*profile.sensor_id.as_bytes())?;
         }
     }
     Ok(())
@@ -207,7 +265,7 @@ fn settle_conflict(
     loop {
         let mut columns = Columns::default();
         push(&mut columns, profile, offer, reading, received_at);
-        let stored = with_session(|session| super::writing(|| reading::insert(session, columns)))?;
+        let stored = with_session(|session| super::writing(|| reading::insert(session, columns, false)))?;
         if !stored.is_empty() {
             reading.fate = Fate::Stored;
             return Ok(());

@@ -99,7 +99,7 @@ fn process_sensor_data_ex(
         judged.score,
         judged.is_anomaly,
         judged.is_onset,
-        matches!(judged.fate, Fate::Duplicate(_)),
+        judged.fate.is_duplicate(),
         alerts,
     ))
 }
