@@ -362,7 +362,7 @@ fn accept_one(
         accept_value(value)?;
     }
     profile.require_active()?;
-    let at = offer.measured_at.unwrap_or(now);
+    let at = offer.measured_at.or(offer.arrived_at).unwrap_or(now);
     let verdict = accept_time(at, now, oldest, skew)?;
     judged.at = at;
     judged.from_future = verdict == TimeVerdict::Future;

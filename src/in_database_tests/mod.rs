@@ -11,6 +11,7 @@ mod partitions;
 mod quality;
 mod readings;
 mod recalibrations;
+mod replay;
 mod scores;
 mod setup;
 mod units;

@@ -2,6 +2,7 @@
 
 mod arrays;
 mod json;
+mod replay;
 mod single;
 
 use iot_core::ingest::{Calibration, QualityFlags, QualityLimits};
