@@ -4,7 +4,9 @@ the best threshold.
     benches/nab.py score         --data DATA --scorer score_nab.py [--detector NAME] [--results FOLDER]
     benches/nab.py leave-one-out --data DATA --scorer score_nab.py
     benches/nab.py stability     --data DATA --scorer score_nab.py
+    benches/nab.py bootstrap     --data DATA --scorer score_nab.py
     benches/nab.py speed         --data DATA [--detector NAME]
+    make bench BENCH=nab ARGS='sql --data DATA [--scorer score_nab.py] [--detector NAME]'
 
 DATA holds NAB's data files as <category>/<file>.csv and labels/combined_windows.json; the scorer is a Python program
 with NAB's scoring rules (class ScoredFile, method score_at). Any of `--constant NAME=VALUE` replaces a constant of the
@@ -13,17 +15,23 @@ adaptive detector.
 score          writes a result folder (1 at an onset, else 0) and calls the scorer on it.
 leave-one-out  for each file: picks from GRID what is best on all other files, and scores the file with that.
 stability      scores with each constant 20 % lower and 20 % higher, all others as they are.
+bootstrap      scores files drawn with replacement: how far the score is a matter of which files there are.
 speed          nanoseconds per reading (with the loop over the readings), and bytes of state.
+sql            scores by SELECT … FROM iot.score_series(…) on a private server with the installed extension, checks that
+               each row equals that of the program that the other modes use, and does as score where there is a scorer.
 """
 
 import argparse
+import copy
 import importlib.util
 import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,6 +45,13 @@ GRID = {
     "level_memory": (0.7, 1.0, 1.4),
     "refractory_hours": (0.7, 1.0, 1.5),
 }
+# Draws of the bootstrap.
+DRAWS = 10_000
+# Texts of the files go to the server as they are; it runs in UTC, as the program reads them.
+SCORE_SERIES = """
+    SELECT anomaly_score, is_anomaly::int, is_onset::int
+      FROM iot.score_series(%s, %s::text[]::timestamptz[], %s::text[]::double precision[])
+"""
 
 
 class Benchmark:
@@ -72,9 +87,10 @@ class Benchmark:
         for number in onsets:
             if number >= learning:
                 rows[number - learning] = (1.0, *rows[number - learning][1:])
-        scored.rows, kept = [row for row in rows if row[0]], scored.rows
-        raw, _, _ = scored.score_at(0.5, "standard")
-        scored.rows = kept
+        # A copy: other threads score other variants of the same file.
+        detected = copy.copy(scored)
+        detected.rows = [row for row in rows if row[0]]
+        raw, _, _ = detected.score_at(0.5, "standard")
         return raw
 
     def normalised(self, raw, keys=None):
@@ -118,22 +134,61 @@ def evaluate_all(benchmark, variants):
 
 def score(options):
     benchmark = Benchmark(options.data, options.scorer)
+    report(options, benchmark, verdicts(benchmark, options))
+
+
+def verdicts(benchmark, options):
+    """Of each file a list of (timestamp, value, score, is_anomaly, is_onset), as text."""
     output = run(["--detector", options.detector, *settings(constants_in_use(options)), *benchmark.paths])
-    results = {key: ["timestamp,value,anomaly_score"] for key in benchmark.windows}
+    results = {key: [] for key in benchmark.windows}
     for line in output.splitlines():
-        path, timestamp, value, _, _, is_onset = line.rsplit(",", 5)
-        results[benchmark.paths[path]].append(f"{timestamp},{value},{is_onset}")
+        path, *columns = line.rsplit(",", 5)
+        results[benchmark.paths[path]].append(columns)
+    return results
+
+
+def report(options, benchmark, results):
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(options.results or temporary)
         for key, rows in results.items():
             (folder / key).parent.mkdir(parents=True, exist_ok=True)
-            (folder / key).write_text("\n".join(rows) + "\n")
+            scored = [f"{timestamp},{value},{is_onset}" for timestamp, value, _, _, is_onset in rows]
+            (folder / key).write_text("\n".join(["timestamp,value,anomaly_score", *scored]) + "\n")
         labels = benchmark.data / "labels" / "combined_windows.json"
         subprocess.run(
             [sys.executable, options.scorer, folder, "--labels", labels, "--data", benchmark.data]
             + ["--threshold", "0.5", "--per-file"],
             check=True,
         )
+
+
+def sql(options):
+    benchmark = Benchmark(options.data, options.scorer)
+    expected = verdicts(benchmark, options)
+    # Only this mode needs a server.
+    from cluster import Cluster
+
+    results, differing, worst, seconds = {}, [], 0.0, 0.0
+    with Cluster() as cluster, cluster.connect() as connection:
+        connection.execute("CREATE EXTENSION iot_ext")
+        for key, rows in expected.items():
+            arguments = (options.detector, [row[0] for row in rows], [row[1] for row in rows])
+            started = time.monotonic()
+            found = connection.execute(SCORE_SERIES, arguments).fetchall()
+            seconds += time.monotonic() - started
+            results[key] = [(*row[:2], *verdict) for row, verdict in zip(rows, found, strict=True)]
+            for number, (row, verdict) in enumerate(zip(rows, found)):
+                worst = max(worst, abs(float(row[2]) - verdict[0]))
+                if [int(flag) for flag in row[3:]] != [*verdict[1:]]:
+                    differing.append(f"{key}, reading {number}")
+    count = sum(map(len, results.values()))
+    onsets = sum(row[4] for rows in results.values() for row in rows)
+    print(f"{options.detector}: {count} readings, {onsets} onsets, {seconds * 1e6 / count:.1f} us per reading (with client)")
+    print(f"against the program: {len(differing)} flags and onsets differ; scores by {worst:.1g} at most")
+    if options.scorer:
+        report(options, benchmark, results)
+    if differing or worst > 1e-9:
+        sys.exit("not the same: " + "; ".join(differing[:5]))
 
 
 def leave_one_out(options):
@@ -168,6 +223,21 @@ def stability(options):
     print(f"constants in use {benchmark.normalised(benchmark.raw_scores(base)):.2f}, worst {min(scores):.2f}")
 
 
+def bootstrap(options):
+    benchmark = Benchmark(options.data, options.scorer)
+    benchmark.load_rewards()
+    raw = benchmark.raw_scores(constants_in_use(options))
+    keys = list(benchmark.windows)
+    # A fixed seed: the same figure each time.
+    draw = random.Random(1).choices
+    samples = [draw(keys, k=len(keys)) for _ in range(DRAWS)]
+    # Without any window there is nothing to find.
+    samples = [drawn for drawn in samples if any(benchmark.windows[key] for key in drawn)]
+    scores = sorted(benchmark.normalised(raw, drawn) for drawn in samples)
+    low, high = scores[len(scores) // 40], scores[-len(scores) // 40]
+    print(f"constants in use {benchmark.normalised(raw):.2f}, 95 % of {len(scores)} draws of files {low:.2f} to {high:.2f}")
+
+
 def speed(options):
     files = sorted(path for path in Path(options.data).glob("*/*.csv"))
     print(run(["--speed", "--detector", options.detector, *map(str, files)]), end="")
@@ -175,11 +245,12 @@ def speed(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    modes = {"score": score, "leave-one-out": leave_one_out, "stability": stability, "speed": speed}
+    modes = {"score": score, "leave-one-out": leave_one_out, "stability": stability, "bootstrap": bootstrap}
+    modes |= {"speed": speed, "sql": sql}
     parser.add_argument("mode", choices=modes)
     parser.add_argument("--data", required=True, help="folder of NAB's data files and labels")
     parser.add_argument("--scorer", help="program with NAB's scoring rules")
-    parser.add_argument("--detector", default="adaptive", help="for score and speed (default: %(default)s)")
+    parser.add_argument("--detector", default="adaptive", help="for score, speed and sql (default: %(default)s)")
     parser.add_argument("--constant", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--results", help="folder for the results of score (default: a temporary one)")
     if len(sys.argv) == 1:
@@ -187,8 +258,10 @@ def main():
         print("skipped: wants a folder with NAB's data, see --help")
         return
     options = parser.parse_args()
-    if options.mode != "speed" and not options.scorer:
+    if options.mode not in ("speed", "sql") and not options.scorer:
         parser.error(f"{options.mode} wants --scorer")
+    if options.mode == "sql" and options.constant:
+        parser.error("sql scores with the constants in use")
     subprocess.run(
         ["cargo", "build", "--quiet", "--release", "-p", "iot_core", "--example", "score_series"], cwd=ROOT, check=True
     )

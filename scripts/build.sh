@@ -11,4 +11,5 @@ started=$SECONDS
 say "Building $EXTENSION for PostgreSQL $PG ($profile)"
 rm -rf "$package"
 cargo pgrx package --pg-config "$PG_CONFIG" --profile "$profile" --out-dir "$package"
+"$PROJECT/scripts/upgrade_scripts.sh" "$(find "$package" -type d -name extension)"
 note "built in $(seconds $((SECONDS - started)))"

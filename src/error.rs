@@ -6,6 +6,7 @@ use iot_core::alert::{ConditionError, TemplateError};
 use iot_core::bucket::BucketError;
 use iot_core::ingest::{CalibrationError, QualityLimitsError, TimeRejection, ValueRejection};
 use iot_core::partition::IntervalError;
+use iot_core::processing::RuleSetError;
 use iot_core::unit::UnitError;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -191,6 +192,12 @@ impl From<TimeRejection> for IotError {
 
 impl From<BucketError> for IotError {
     fn from(error: BucketError) -> Self {
+        Self::invalid_argument(error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<RuleSetError> for IotError {
+    fn from(error: RuleSetError) -> Self {
         Self::invalid_argument(error.to_string()).hint(error.hint())
     }
 }

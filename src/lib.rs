@@ -13,6 +13,8 @@ mod catalog;
 #[allow(unsafe_code)]
 mod command;
 #[allow(unsafe_code)]
+mod detector;
+#[allow(unsafe_code)]
 mod device;
 mod engine;
 mod error;
@@ -22,6 +24,8 @@ mod ingest;
 #[allow(unsafe_code)]
 mod partition;
 mod pg;
+#[allow(unsafe_code)]
+mod processing;
 #[allow(unsafe_code)]
 mod recalibration;
 #[allow(unsafe_code)]

@@ -1,7 +1,7 @@
 //! Time partitions: planned in the core, made stand-alone and then attached, so that readers and writers of the
 //! parent go on meanwhile (SHARE UPDATE EXCLUSIVE on the parent, nothing stronger).
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use iot_core::partition::{PartitionInterval, PartitionRange, partition_name, plan, range_for};
 use iot_core::time::Timestamp;
@@ -16,14 +16,14 @@ use crate::pg::security::{self, ActingAs};
 use crate::pg::statement::{Session, with_session};
 use crate::pg::{clock, partition_bounds};
 
-/// Makes sure that there is a partition of `iot.sensor_data` for each of `times`; the usual case costs a binary search
+/// Makes sure that there is a partition of `iot.<name>` for each of `times`; the usual case costs a binary search
 /// each. Only the making of a partition runs as the table's owner, so that a role with no more than INSERT can store the
 /// first reading of a new month.
 ///
 /// # Errors
 /// What PostgreSQL raises while a partition is made.
-pub fn ensure_for_readings(times: impl Iterator<Item = Timestamp>) -> IotResult<()> {
-    let Some(table) = in_schema_iot(c"sensor_data") else {
+pub fn ensure_for(name: &CStr, times: impl Iterator<Item = Timestamp>) -> IotResult<()> {
+    let Some(table) = in_schema_iot(name) else {
         return Ok(());
     };
     let parent = OpenRelation::open(table, Lock::RowExclusive);
@@ -149,9 +149,14 @@ fn numbered(name: &str, attempt: u32) -> String {
     format!("{}{suffix}", &name[..end])
 }
 
-/// The partition interval of `table`: its policy's, else a month.
+/// The partition interval of `table`: its policy's, else that of the readings, else a month.
 fn interval_of(session: &mut Session<'_>, table: Oid) -> IotResult<PartitionInterval> {
-    Ok(partition_policy::load(session, table)?.map_or(PartitionInterval::Month, |policy| policy.interval))
+    for table in std::iter::once(table).chain(in_schema_iot(c"sensor_data")) {
+        if let Some(policy) = partition_policy::load(session, table)? {
+            return Ok(policy.interval);
+        }
+    }
+    Ok(PartitionInterval::Month)
 }
 
 /// Refuses before any lock is taken: ATTACH would do so only after it.

@@ -20,14 +20,23 @@ extension_sql_file!(
     name = "group_triggers",
     requires = ["sensor_triggers"]
 );
-extension_sql_file!("../sql/schema/30_partition.sql", name = "partition", requires = ["group_triggers"]);
-extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["partition"]);
+extension_sql_file!(
+    "../sql/schema/24_quality_limits.sql",
+    name = "quality_limits",
+    requires = ["group_triggers"]
+);
+extension_sql_file!("../sql/schema/30_partition.sql", name = "partition", requires = ["quality_limits"]);
+extension_sql_file!("../sql/schema/31_duplicates.sql", name = "duplicates", requires = ["partition"]);
+extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["duplicates"]);
 extension_sql_file!("../sql/schema/41_alert_triggers.sql", name = "alert_triggers", requires = ["alert"]);
-extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["alert_triggers"]);
+extension_sql_file!("../sql/schema/45_processing.sql", name = "processing", requires = ["alert_triggers"]);
+extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["processing"]);
 extension_sql_file!("../sql/schema/51_ingest_triggers.sql", name = "ingest_triggers", requires = ["ingest"]);
 extension_sql_file!("../sql/schema/52_statistics.sql", name = "statistics", requires = ["ingest_triggers"]);
-extension_sql_file!("../sql/schema/54_state.sql", name = "state", requires = ["statistics"]);
+extension_sql_file!("../sql/schema/53_detector.sql", name = "detector", requires = ["statistics"]);
+extension_sql_file!("../sql/schema/54_state.sql", name = "state", requires = ["detector"]);
 extension_sql_file!("../sql/schema/55_recalibration.sql", name = "recalibration", requires = ["state"]);
-extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["recalibration"]);
+extension_sql_file!("../sql/schema/56_roads.sql", name = "roads", requires = ["recalibration"]);
+extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["roads"]);
 extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires = ["command"]);
 extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["readings"], finalize);

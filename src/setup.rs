@@ -24,6 +24,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "command", text: include_str!("../sql/setup/0004_command.sql") },
     Migration { version: 5, name: "ingest", text: include_str!("../sql/setup/0005_ingest.sql") },
     Migration { version: 6, name: "calibration", text: include_str!("../sql/setup/0006_calibration.sql") },
+    Migration {
+        version: 7,
+        name: "processed_data",
+        text: include_str!("../sql/setup/0007_processed_data.sql"),
+    },
 ];
 
 /// Makes the table that records migrations.

@@ -17,9 +17,3 @@ CREATE FUNCTION iot.validate_calibration(calibration_data jsonb) RETURNS void
     LANGUAGE c AS 'MODULE_PATHNAME', 'validate_calibration_wrapper';
 COMMENT ON FUNCTION iot.validate_calibration(jsonb) IS
     'Raises 22023 unless the calibration can be applied. Keys: multiplier, offset, then polynomial (coefficients from the constant up) or piecewise (pairs of raw and true value), info (free).';
-
-CREATE FUNCTION iot.validate_quality_limits(quality_limits jsonb) RETURNS void
-    IMMUTABLE PARALLEL SAFE
-    LANGUAGE c AS 'MODULE_PATHNAME', 'validate_quality_limits_wrapper';
-COMMENT ON FUNCTION iot.validate_quality_limits(jsonb) IS
-    'Raises 22023 unless readings can be held against the limits. Keys: maximum_rate, spike_threshold, flatline_after_seconds, flatline_tolerance, gap_after_seconds, late_after_seconds, calibration_valid_days.';

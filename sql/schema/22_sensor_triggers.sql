@@ -54,16 +54,6 @@ END
 $$;
 COMMENT ON FUNCTION iot.sensors_validate() IS 'Trigger: refuses a calibration that cannot be applied.';
 
--- A trigger of its own: databases set up by an earlier version have sensors_validate for the calibration alone.
-CREATE FUNCTION iot.sensors_validate_quality_limits() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    PERFORM iot.validate_quality_limits(NEW.quality_limits);
-    RETURN NEW;
-END
-$$;
-COMMENT ON FUNCTION iot.sensors_validate_quality_limits() IS 'Trigger: refuses quality limits that readings cannot be held against.';
-
 -- The new calibration holds from the clock time on, up to the next one that is planned, if any.
 CREATE FUNCTION iot.record_calibration(sensor_uuid uuid, calibration jsonb) RETURNS void
     VOLATILE STRICT PARALLEL UNSAFE

@@ -6,9 +6,7 @@ CREATE TABLE iot.partition_policy (
     partition_interval interval    NOT NULL,
     premake            integer     NOT NULL CHECK (premake OPERATOR(pg_catalog.>=) 0),
     retention          interval,
-    index_policy       text[]      NOT NULL DEFAULT '{}',
-    duplicates         text        NOT NULL DEFAULT 'first'
-                                   CHECK (duplicates OPERATOR(pg_catalog.=) ANY ('{first,last,both}'::pg_catalog.text[]))
+    index_policy       text[]      NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE iot.partition_policy IS 'How each managed table is partitioned; written by iot.setup().';
 COMMENT ON COLUMN iot.partition_policy.parent IS 'The partitioned table.';
@@ -17,7 +15,6 @@ COMMENT ON COLUMN iot.partition_policy.partition_interval IS 'Width of new parti
 COMMENT ON COLUMN iot.partition_policy.premake IS 'Partitions kept ready beyond the current one.';
 COMMENT ON COLUMN iot.partition_policy.retention IS 'How far back rows are accepted; NULL means ten years.';
 COMMENT ON COLUMN iot.partition_policy.index_policy IS 'Optional indexes that the table carries.';
-COMMENT ON COLUMN iot.partition_policy.duplicates IS 'Which readings of the same sensor and time are kept: first, last or both.';
 GRANT SELECT ON iot.partition_policy TO PUBLIC;
 
 -- A row whose table is gone cannot be restored: leave it out of dumps.
@@ -26,7 +23,7 @@ SELECT pg_catalog.pg_extension_config_dump(
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) parent)');
 
 CREATE VIEW iot.partition_settings WITH (security_invoker = true) AS
-SELECT p.parent, p.time_column, p.partition_interval, p.premake, p.retention, p.index_policy, p.duplicates
+SELECT p.parent, p.time_column, p.partition_interval, p.premake, p.retention, p.index_policy
   FROM iot.partition_policy p
  WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) p.parent);
 COMMENT ON VIEW iot.partition_settings IS 'How each managed table is partitioned.';
@@ -36,7 +33,6 @@ COMMENT ON COLUMN iot.partition_settings.partition_interval IS 'Width of new par
 COMMENT ON COLUMN iot.partition_settings.premake IS 'Partitions kept ready beyond the current one.';
 COMMENT ON COLUMN iot.partition_settings.retention IS 'How far back rows are accepted; NULL means ten years.';
 COMMENT ON COLUMN iot.partition_settings.index_policy IS 'Optional indexes that the table carries.';
-COMMENT ON COLUMN iot.partition_settings.duplicates IS 'Which readings of the same sensor and time are kept: first, last or both.';
 GRANT SELECT ON iot.partition_settings TO PUBLIC;
 
 -- Whoever drops a managed table need not be allowed to write the policy: hence SECURITY DEFINER.

@@ -7,6 +7,9 @@ pub mod alert;
 pub mod command;
 pub mod migration;
 pub mod partition_policy;
+pub mod processed_data;
+pub mod processing_rule;
+pub mod processing_state;
 pub mod reading;
 pub mod recalibration;
 pub mod rejected_reading;
@@ -16,19 +19,27 @@ pub mod sensor_state;
 pub mod server;
 pub mod uniqueness;
 
+use std::ffi::CStr;
+
 use crate::error::{IotError, IotResult};
 use crate::pg::relation;
 
-/// Refuses to go on before `iot.setup()` has made the tables.
+/// Tables of the first and of the newest migrations that the engine works with.
+const NEEDED: [&CStr; 4] = [c"sensor_data", c"device_commands", c"sensor_state", c"processed_data"];
+
+/// Refuses to go on before `iot.setup()` has made the tables, or has brought those of an earlier version forward.
 ///
 /// # Errors
 /// 55000 with the remedy.
 pub fn require_setup() -> IotResult<()> {
-    if relation::in_schema_iot(c"sensor_data").is_some()
-        && relation::in_schema_iot(c"device_commands").is_some()
-    {
+    let missing = |name: &&CStr| relation::in_schema_iot(name).is_none();
+    if !NEEDED.iter().any(missing) {
         return Ok(());
     }
-    Err(IotError::wrong_state("the tables of iot_ext do not exist in this database yet")
-        .hint("Create them with: SELECT iot.setup();"))
+    let message = if missing(&NEEDED[0]) {
+        "the tables of iot_ext do not exist in this database yet"
+    } else {
+        "the tables of iot_ext are those of an earlier version"
+    };
+    Err(IotError::wrong_state(message).hint("Bring them up to date with: SELECT iot.setup();"))
 }

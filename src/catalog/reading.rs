@@ -354,3 +354,29 @@ pub fn replace(session: &mut Session<'_>, columns: Columns) -> IotResult<HashMap
     })?;
     Ok(stored)
 }
+
+statement!(
+    /// A backward scan of the primary key each.
+    LATEST: (UUIDARRAYOID, INT4OID)
+    "SELECT s.sensor_id, n.measurement_timestamp, n.measurement_value
+       FROM pg_catalog.unnest($1) AS s (sensor_id)
+      CROSS JOIN LATERAL (
+            SELECT r.measurement_timestamp, r.measurement_value
+              FROM iot.sensor_data r
+             WHERE r.sensor_id OPERATOR(pg_catalog.=) s.sensor_id
+               AND (r.quality_flags OPERATOR(pg_catalog.&) $2) OPERATOR(pg_catalog.=) 0
+               AND r.measurement_value IS NOT NULL
+             ORDER BY r.measurement_timestamp DESC LIMIT 1) AS n");
+
+/// Time and value of the newest number of each of `sensor_ids`, those flagged as from the future aside.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn latest(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<KeyMap<(Timestamp, f64)>> {
+    let mut latest = KeyMap::default();
+    session.execute(&LATEST, &[sensor_ids.into(), QualityFlags::FUTURE.0.into()])?.for_each(|row| {
+        latest.insert(*row.get::<Uuid>(1)?.as_bytes(), (clock::from_pg(row.get(2)?), row.get(3)?));
+        Ok(())
+    })?;
+    Ok(latest)
+}

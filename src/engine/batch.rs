@@ -27,6 +27,7 @@ use crate::partition;
 use crate::pg::shared::counters::{self, Counter};
 use crate::pg::statement::with_session;
 use crate::pg::{clock, random};
+use crate::processing;
 
 /// Days between 1970-01-01 (Unix) and 2000-01-01 (PostgreSQL).
 const UNIX_EPOCH_OFFSET_DAYS: i64 = 10_957;
@@ -100,6 +101,7 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     };
     let intake = lent.intake()?;
     let oldest = oldest_accepted(batch.now, intake.retention);
+    let rules = lent.processing_rules(batch.groups.iter().filter_map(|group| group.profile.as_ref()))?;
     lent.give_back();
     let looked_up = Instant::now();
 
@@ -110,9 +112,13 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     let matches = batch.score(&mut detectors)?;
     let scored = Instant::now();
 
-    partition::ensure_for_readings(batch.open_times())?;
+    let processing = processing::prepare(rules, &batch.groups, &batch.outcome.judged)?;
+    partition::ensure_for(c"sensor_data", batch.open_times())?;
     store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged, intake.duplicates)?;
     batch.keep_memory(&detectors)?;
+    if let Some(processing) = processing {
+        processing.run(offered, &batch.outcome.judged)?;
+    }
     let stored = Instant::now();
 
     if !matches.is_empty() {

@@ -15,13 +15,15 @@ use crate::error::IotResult;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::statement::{Session, with_session};
 use crate::pg::{invalidation, security, transaction};
+use crate::processing::{self, DeviceRules};
 
 /// Tables whose rows are cached here.
-const CACHED_TABLES: [&std::ffi::CStr; 9] = [
+const CACHED_TABLES: [&std::ffi::CStr; 10] = [
     c"sensors",
     c"devices",
     c"sensor_calibrations",
     c"alert_rules",
+    c"data_processing_rules",
     c"device_groups",
     c"device_group_members",
     c"organizations",
@@ -69,6 +71,7 @@ pub struct Intake {
 #[derive(Default)]
 pub struct Directory {
     profiles: KeyMap<Option<Rc<Profile>>>,
+    processing: processing::Cache,
     intake: Option<Intake>,
     /// Sensors to load beside the next one that is missing.
     ahead: usize,
@@ -141,6 +144,17 @@ impl Lent {
             })?;
         }
         Ok(sensors.map(|id| self.directory.profiles.get(id).cloned().flatten()).collect())
+    }
+
+    /// The processing rules of the devices that carry `sensors`, for those that have any.
+    ///
+    /// # Errors
+    /// Only what PostgreSQL raises.
+    pub fn processing_rules<'a>(
+        &mut self,
+        sensors: impl Iterator<Item = &'a Rc<Profile>> + Clone,
+    ) -> IotResult<KeyMap<Rc<DeviceRules>>> {
+        self.directory.processing.of_devices(sensors.map(|profile| *profile.device_id.as_bytes()))
     }
 
     /// Which readings are accepted.

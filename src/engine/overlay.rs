@@ -27,7 +27,15 @@ struct Local {
     /// Its checkpoint on disk was declared incomplete.
     spoiled: bool,
     /// What to go back to when the subtransaction at that level rolls back, innermost last.
-    saved: Vec<(i32, Option<Kept>)>,
+    saved: Vec<Saved>,
+}
+
+/// A sensor as it was when a subtransaction first worked on it.
+struct Saved {
+    level: i32,
+    kept: Option<Kept>,
+    /// The version of the shared state that `kept` began with.
+    version: Option<u64>,
 }
 
 /// A sensor's state with this transaction's own readings, and those readings by themselves.
@@ -87,13 +95,13 @@ pub fn enter(sensor_id: Uuid, device_id: Uuid, newest: Timestamp) -> Entered {
             transaction.sensors.insert(key, local);
             return entered;
         };
+        local.save();
         let usable = local.kept.as_ref().is_some_and(|kept| !kept.private) && !local.stale;
         let Some(handle) = local.handle.as_mut().filter(|_| usable) else {
             return Entered::Missing;
         };
         let newer = sensors::touch_again(handle, newest.0);
         let claimed = handle.claimed_before;
-        local.save();
         if let (Some(kept), Some(mut state)) = (&mut local.kept, newer) {
             state.merge(&kept.change);
             kept.state = state;
@@ -232,8 +240,9 @@ impl Local {
     /// Keeps the present state for a rollback of the current subtransaction, once per level.
     fn save(&mut self) {
         let level = transaction::nesting_level();
-        if level > 1 && self.saved.last().is_none_or(|&(saved, _)| saved < level) {
-            self.saved.push((level, self.kept.clone()));
+        if level > 1 && self.saved.last().is_none_or(|saved| saved.level < level) {
+            let version = self.handle.as_ref().map(Handle::version);
+            self.saved.push(Saved { level, kept: self.kept.clone(), version });
         }
     }
 }
@@ -256,8 +265,14 @@ fn end(committed: bool) {
     if !committed {
         transaction.flushed.iter().for_each(sensors::mark_dirty);
     }
-    for local in transaction.sensors.values() {
-        let Some(handle) = &local.handle else { continue };
+    for (key, local) in &transaction.sensors {
+        let Some(handle) = local.handle.as_ref().filter(|handle| handle.has_entry()) else {
+            // Another session may have begun to track it without seeing our rows.
+            if committed && sensors::is_available() {
+                sensors::mark_stale(&SensorKey::here(*key));
+            }
+            continue;
+        };
         if !committed {
             sensors::release(handle, transaction.announced);
             continue;
@@ -275,10 +290,10 @@ fn end(committed: bool) {
 fn subtransaction_committed(level: i32) {
     TRANSACTION.with_borrow_mut(|transaction| {
         for local in transaction.sensors.values_mut() {
-            let Some(last) = local.saved.pop_if(|(saved, _)| *saved == level) else { continue };
+            let Some(last) = local.saved.pop_if(|saved| saved.level == level) else { continue };
             let above = level - 1;
-            if above > 1 && local.saved.last().is_none_or(|&(saved, _)| saved < above) {
-                local.saved.push((above, last.1));
+            if above > 1 && local.saved.last().is_none_or(|saved| saved.level < above) {
+                local.saved.push(Saved { level: above, ..last });
             }
         }
     });
@@ -289,8 +304,12 @@ fn subtransaction_rolled_back(level: i32) {
         for local in transaction.sensors.values_mut() {
             // Whatever was written down about it may be undone.
             local.spoiled = false;
-            while let Some((_, kept)) = local.saved.pop_if(|(saved, _)| *saved >= level) {
-                local.kept = kept;
+            while let Some(saved) = local.saved.pop_if(|saved| saved.level >= level) {
+                local.kept = saved.kept;
+                // What other sessions committed meanwhile is not in it: the commit must not pass over it.
+                if let (Some(handle), Some(version)) = (&mut local.handle, saved.version) {
+                    handle.set_version(version);
+                }
             }
         }
     });

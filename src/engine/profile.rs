@@ -86,11 +86,14 @@ impl Profile {
             Measured::Number(number) if self.value_type == "numeric" => Some(*number),
             Measured::Text(text) if self.value_type == "numeric" => {
                 // JSON has no such numbers: applications, and rejected readings, write them as words.
-                match *text {
-                    "NaN" => accept_value(f64::NAN)?,
-                    "Infinity" => accept_value(f64::INFINITY)?,
-                    "-Infinity" => accept_value(f64::NEG_INFINITY)?,
-                    _ => {}
+                let word = match *text {
+                    "NaN" => Some(f64::NAN),
+                    "Infinity" => Some(f64::INFINITY),
+                    "-Infinity" => Some(f64::NEG_INFINITY),
+                    _ => None,
+                };
+                if let Some(word) = word {
+                    accept_value(word)?;
                 }
                 parse_number(text)
             }

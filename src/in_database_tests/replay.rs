@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(replay("reason => 'not_finite'"), "1 0 1 0");
         assert_eq!(replay("since => now() + interval '1 hour'"), "0 0 0 0");
         assert_eq!(replay("since => now() - interval '1 hour', reason => 'unknown_sensor'"), "2 0 2 0");
-        assert_fails("SELECT iot.replay_rejected(maximum => -1)", "22023", "-1", "maximum");
+        assert_fails("SELECT iot.replay_rejected(maximum => -1)", "22023", "maximum -1", "at most");
         assert_fails("SELECT iot.replay_rejected(NULL)", "22004", "since", "");
     }
 

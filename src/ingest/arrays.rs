@@ -8,7 +8,7 @@ use super::{CHUNK, row_of};
 use crate::engine::batch::{self, Totals};
 use crate::engine::offered::{Measured, Offered};
 use crate::error::{IotError, IotResult, OrRaise};
-use crate::pg::array::{ArrayArgument, Element};
+use crate::pg::array::ArrayArgument;
 use crate::pg::jsonb::Jsonb;
 
 #[pg_extern(sql = false)]
@@ -45,11 +45,12 @@ fn ingest(
     metadata: Option<&ArrayArgument<'_, Jsonb<'_>>>,
 ) -> IotResult<Totals> {
     crate::catalog::require_setup()?;
-    let length = length_of(sensor_ids, "sensor_ids", None)?;
-    length_of(timestamps, "timestamps", Some(length))?;
-    length_of(values, "measurement_values", Some(length))?;
+    let length = sensor_ids.require_length("sensor_ids", None)?;
+    let like = Some(("sensor_ids", length));
+    timestamps.require_length("timestamps", like)?;
+    values.require_length("measurement_values", like)?;
     if let Some(metadata) = metadata {
-        length_of(metadata, "metadata", Some(length))?;
+        metadata.require_length("metadata", like)?;
     }
     let no_metadata = Jsonb::empty_object();
     let mut sensor_ids = sensor_ids.iter();
@@ -75,27 +76,4 @@ fn ingest(
         }
     }
     Ok(totals)
-}
-
-/// The length of an array argument, which must be `expected`.
-fn length_of<'call, T: Element<'call>>(
-    array: &ArrayArgument<'call, T>,
-    argument: &str,
-    expected: Option<usize>,
-) -> IotResult<usize> {
-    let Some(length) = array.length() else {
-        return Err(IotError::new(
-            pgrx::PgSqlErrorCode::ERRCODE_ARRAY_ELEMENT_ERROR,
-            format!("argument \"{argument}\" has more than one dimension"),
-        )
-        .hint("Pass a one-dimensional array."));
-    };
-    match expected {
-        Some(expected) if expected != length => Err(IotError::new(
-            pgrx::PgSqlErrorCode::ERRCODE_ARRAY_ELEMENT_ERROR,
-            format!("argument \"{argument}\" has {length} elements, but sensor_ids has {expected}"),
-        )
-        .hint("Pass arrays of equal length, one element for each reading.")),
-        _ => Ok(length),
-    }
 }

@@ -9,7 +9,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 use pgrx::{FromDatum, pg_sys};
 
 use super::jsonb::Jsonb;
-use crate::error::IotError;
+use crate::error::{IotError, IotResult};
 
 /// An element type whose place in an array is known.
 pub trait Element<'call>: Sized {
@@ -87,6 +87,23 @@ impl<'call, T: Element<'call>> ArrayArgument<'call, T> {
                 1 => usize::try_from(*self.array.add(1).cast::<i32>()).ok(),
                 _ => None,
             }
+        }
+    }
+
+    /// The length of the argument called `argument`, which must have one dimension, and the length of the one named by
+    /// `like`.
+    pub fn require_length(&self, argument: &str, like: Option<(&str, usize)>) -> IotResult<usize> {
+        let unfit = |message| IotError::new(pgrx::PgSqlErrorCode::ERRCODE_ARRAY_ELEMENT_ERROR, message);
+        let Some(length) = self.length() else {
+            return Err(unfit(format!("argument \"{argument}\" has more than one dimension"))
+                .hint("Pass a one-dimensional array."));
+        };
+        match like {
+            Some((other, expected)) if expected != length => Err(unfit(format!(
+                "argument \"{argument}\" has {length} elements, but {other} has {expected}"
+            ))
+            .hint("Pass arrays of equal length, one element for each reading.")),
+            _ => Ok(length),
         }
     }
 

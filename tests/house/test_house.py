@@ -86,7 +86,9 @@ def test_no_path_of_somebodys_machine(place):
 
 
 def test_files_stay_small():
-    lengths = {name(path): text(path).count("\n") for path in files(*SOURCES)}
+    # What pgrx put together for a released version is kept as it was.
+    written = (path for path in files(*SOURCES) if path.parent.name != "released")
+    lengths = {name(path): text(path).count("\n") for path in written}
     assert {path: length for path, length in lengths.items() if length > LONGEST_FILE} == {}
 
 

@@ -76,6 +76,16 @@ BEGIN
         ('alerts', 'alerts_stamp_status',
          'BEFORE INSERT OR UPDATE OF alert_status', 'FOR EACH ROW', 'alerts_stamp_status'),
 
+        -- Processing rules.
+        ('data_processing_rules', 'data_processing_rules_validate',
+         'BEFORE INSERT OR UPDATE', 'FOR EACH ROW', 'data_processing_rules_validate'),
+        ('data_processing_rules', 'data_processing_rules_check',
+         'AFTER INSERT OR UPDATE', 'FOR EACH ROW WHEN (NEW.is_active)', 'data_processing_rules_check'),
+        ('data_processing_rules', 'data_processing_rules_forget',
+         'AFTER DELETE', 'FOR EACH ROW', 'data_processing_rules_forget'),
+        ('data_processing_rules', 'data_processing_rules_forget_truncate',
+         'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'data_processing_rules_forget'),
+
         -- What every session keeps of the registry. Columns that change with each reading do not count.
         ('sensors', 'sensors_changed',
          'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'registry_changed'),
@@ -86,6 +96,8 @@ BEGIN
          'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'registry_changed'),
         ('alert_rules', 'alert_rules_changed',
          'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'registry_changed'),
+        ('data_processing_rules', 'data_processing_rules_changed',
+         'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'registry_changed'),
         ('device_groups', 'device_groups_changed',
          'AFTER INSERT OR DELETE OR UPDATE', 'FOR EACH ROW', 'registry_changed'),
         ('device_group_members', 'device_group_members_changed',
@@ -94,6 +106,8 @@ BEGIN
          'AFTER INSERT OR DELETE OR UPDATE OF organization_id, parent_organization_id', 'FOR EACH ROW', 'registry_changed'),
         ('sensor_calibrations', 'sensor_calibrations_truncated', 'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'registry_changed'),
         ('alert_rules', 'alert_rules_truncated', 'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'registry_changed'),
+        ('data_processing_rules', 'data_processing_rules_truncated',
+         'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'registry_changed'),
         ('device_groups', 'device_groups_truncated', 'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'registry_changed'),
         ('device_group_members', 'device_group_members_truncated',
          'AFTER TRUNCATE', 'FOR EACH STATEMENT', 'registry_changed'),

@@ -183,6 +183,23 @@ pub fn announce(handle: &Handle) {
     });
 }
 
+impl Handle {
+    /// Whether there was an entry to touch.
+    pub fn has_entry(&self) -> bool {
+        self.index != NO_ENTRY
+    }
+
+    /// The version of the state that was handed out; [`set_version`](Self::set_version) goes back to an earlier one.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The transaction works on an older version again: its subtransaction rolled back.
+    pub fn set_version(&mut self, version: u64) {
+        self.version = version;
+    }
+}
+
 /// What a committed transaction means for an entry.
 pub enum Outcome<'a> {
     /// It ends in this state, unless another session changed it since: then it takes in the change.
@@ -247,6 +264,14 @@ pub fn release(handle: &Handle, announced: bool) {
         }
     });
     abandon(handle);
+}
+
+/// The stored readings of the sensor changed without its entry, if it has one: not at first, but perhaps by now.
+///
+/// To be called once they can be seen. Whoever built the entry without seeing them has either installed it by now, or is
+/// still building, and misses them.
+pub fn mark_stale(key: &SensorKey) {
+    with_entry(key, |_, entry| stale(entry));
 }
 
 /// The stored readings of every sensor of the current database changed without us.
