@@ -9,8 +9,8 @@ REPLAY = "SELECT replayed, accepted, rejected, duplicates FROM iot.replay_reject
 
 def refuse(database, sensor, count):
     database.execute("UPDATE iot.sensors SET sensor_status = 'inactive'")
-    database.execute("INSERT INTO iot.readings (sensor_id, measurement_value)"
-                     " SELECT %s::uuid, n FROM generate_series(1, %s) n", (sensor, count))
+    database.execute("INSERT INTO iot.readings (sensor_id, measurement_timestamp, measurement_value)"
+                     " SELECT %s::uuid, now() - n * interval '1 second', n FROM generate_series(1, %s) n", (sensor, count))
     database.execute("UPDATE iot.sensors SET sensor_status = 'active'")
 
 
