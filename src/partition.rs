@@ -70,6 +70,7 @@ pub fn create_missing(
         schema: parent.schema(),
         qualified_parent: parent.qualified_name(),
         row_security: parent.row_security(),
+        full_replica_identity: parent.has_full_replica_identity(),
         names: chosen.iter().map(|&range| free_name(&parent, interval, range)).collect::<IotResult<_>>()?,
         ranges: chosen,
     };
@@ -85,6 +86,7 @@ struct Work {
     schema: String,
     qualified_parent: String,
     row_security: (bool, bool),
+    full_replica_identity: bool,
     names: Vec<String>,
     ranges: Vec<PartitionRange>,
 }
@@ -104,6 +106,9 @@ fn create(session: &mut Session<'_>, work: &Work, name: &str, range: PartitionRa
     }
     if work.row_security.1 {
         session.run(&format!("ALTER TABLE {partition} FORCE ROW LEVEL SECURITY"))?;
+    }
+    if work.full_replica_identity {
+        session.run(&format!("ALTER TABLE {partition} REPLICA IDENTITY FULL"))?;
     }
     let comment = quote_literal(format!(
         "Rows of {parent} from {} (inclusive) to {} (exclusive).",

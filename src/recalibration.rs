@@ -106,9 +106,9 @@ fn batch(
     with_session(|session| {
         let profile = load(session, sensor_id)?;
         let readings = recalibration::readings(session, sensor_id, range, BATCH, recalibration.is_some())?;
-        let next = readings.last().filter(|_| readings.len() == BATCH).map(|(at, _)| Timestamp(at.0 + 1));
+        let next = readings.last().filter(|_| readings.len() >= BATCH).map(|(at, ..)| Timestamp(at.0 + 1));
         let mut changes = Changes::default();
-        for (at, reading) in readings {
+        for (at, data_id, reading) in readings {
             // What is no number, written by hand, has no calibrated value either.
             if !reading.raw().is_finite() {
                 totals.count_unchanged();
@@ -120,7 +120,7 @@ fn batch(
             match reading.recalibrated(calibrated.0, &profile.limits.physical_range) {
                 Some(new) => {
                     totals.count_changed(reading.value, new.value);
-                    changes.push(at, new);
+                    changes.push(at, data_id, new);
                 }
                 None => totals.count_unchanged(),
             }

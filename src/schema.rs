@@ -20,8 +20,14 @@ extension_sql_file!(
     name = "group_triggers",
     requires = ["sensor_triggers"]
 );
-extension_sql_file!("../sql/schema/30_partition.sql", name = "partition", requires = ["group_triggers"]);
-extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["partition"]);
+extension_sql_file!(
+    "../sql/schema/24_quality_limits.sql",
+    name = "quality_limits",
+    requires = ["group_triggers"]
+);
+extension_sql_file!("../sql/schema/30_partition.sql", name = "partition", requires = ["quality_limits"]);
+extension_sql_file!("../sql/schema/31_duplicates.sql", name = "duplicates", requires = ["partition"]);
+extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["duplicates"]);
 extension_sql_file!("../sql/schema/41_alert_triggers.sql", name = "alert_triggers", requires = ["alert"]);
 extension_sql_file!("../sql/schema/45_processing.sql", name = "processing", requires = ["alert_triggers"]);
 extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["processing"]);

@@ -7,8 +7,9 @@ use pgrx::{PgSqlErrorCode, pg_extern};
 use serde::Serialize;
 
 use crate::catalog::migration::{self, Migration};
-use crate::catalog::partition_policy::{self, PartitionPolicy};
+use crate::catalog::partition_policy::{self, Duplicates, PartitionPolicy};
 use crate::catalog::sensor_state;
+use crate::catalog::uniqueness;
 use crate::engine::overlay;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::partition;
@@ -100,6 +101,7 @@ struct Wishes {
     premake: Option<i32>,
     retention: Option<Interval>,
     index_policy: Option<Vec<String>>,
+    duplicates: Option<Duplicates>,
 }
 
 #[pg_extern(sql = false)]
@@ -108,12 +110,21 @@ fn setup(
     premake: Option<i32>,
     retention: Option<Interval>,
     index_policy: Option<Vec<Option<String>>>,
+    duplicates: Option<&str>,
 ) -> JsonB {
     let index_policy = index_policy.map(|names| names.into_iter().map(Option::unwrap_or_default).collect());
-    let wishes = Wishes { partition_interval, premake, retention, index_policy };
+    let duplicates = duplicates.map(duplicates_named).transpose().or_raise();
+    let wishes = Wishes { partition_interval, premake, retention, index_policy, duplicates };
     check(&wishes).or_raise();
     let report = with_session(|session| run(session, wishes)).or_raise();
     JsonB(serde_json::to_value(report).unwrap_or_default())
+}
+
+fn duplicates_named(name: &str) -> IotResult<Duplicates> {
+    Duplicates::from_name(name).ok_or_else(|| {
+        IotError::invalid_argument(format!("duplicates cannot be \"{name}\""))
+            .hint(format!("Choose among: {}.", Duplicates::ALL.map(Duplicates::as_str).join(", ")))
+    })
 }
 
 fn check(wishes: &Wishes) -> IotResult<()> {
@@ -165,6 +176,10 @@ fn run(session: &mut Session<'_>, wishes: Wishes) -> IotResult<Report> {
     let table = in_schema_iot(c"sensor_data").ok_or_else(|| {
         IotError::wrong_state("table iot.sensor_data does not exist after its migration ran")
     })?;
+    if let Some(duplicates) = wishes.duplicates {
+        let key = uniqueness::primary_key(session, table)?;
+        uniqueness::align(session, key, duplicates == Duplicates::Both)?;
+    }
     let policy = choose_policy(session, table, wishes, report.migrations_applied.contains(&"sensor_data"))?;
     align_indexes(session, table, &policy.index_policy, &mut report)?;
     let (interval, premake) = (policy.interval, u32::try_from(policy.premake).unwrap_or(0));
@@ -241,6 +256,10 @@ fn choose_policy(
                     )
                     .map(|index| index.policy.to_owned())
                     .collect(),
+                duplicates: match uniqueness::primary_key(session, table)? {
+                    Some(_) => Duplicates::First,
+                    None => Duplicates::Both,
+                },
             }
         }
     };
@@ -251,6 +270,7 @@ fn choose_policy(
         premake: wishes.premake.unwrap_or(stored.premake),
         retention: wishes.retention.or(stored.retention),
         index_policy: wishes.index_policy.unwrap_or(stored.index_policy),
+        duplicates: wishes.duplicates.unwrap_or(stored.duplicates),
     })
 }
 

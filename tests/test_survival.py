@@ -33,7 +33,7 @@ INVENTORY = {
     "functions": """
         SELECT p.oid::regprocedure::text, p.provolatile, p.proparallel, p.proacl::text, obj_description(p.oid, 'pg_proc')
           FROM pg_proc p WHERE p.pronamespace = 'iot'::regnamespace""",
-    "policy catalogue": "SELECT parent::text, time_column, partition_interval, premake, retention, index_policy"
+    "policy catalogue": "SELECT parent::text, time_column, partition_interval, premake, retention, index_policy, duplicates"
                         " FROM iot.partition_settings",
 }
 

@@ -6,7 +6,7 @@ CREATE FUNCTION iot.process_sensor_data(
     VOLATILE PARALLEL UNSAFE
     LANGUAGE c AS 'MODULE_PATHNAME', 'process_sensor_data_wrapper';
 COMMENT ON FUNCTION iot.process_sensor_data(uuid, double precision, jsonb, timestamptz) IS
-    'Calibrates, checks, scores and stores one reading, then evaluates alert rules; returns its data_id. No time means the clock''s. Of two readings of the same sensor and time the first is kept and its data_id returned.';
+    'Calibrates, checks, scores and stores one reading, then evaluates alert rules; returns its data_id. No time means the clock''s. Of a reading whose sensor has one of that time, setup(duplicates) decides; the data_id is that of the row which is stored.';
 
 CREATE FUNCTION iot.generate_data_id() RETURNS uuid
     VOLATILE PARALLEL SAFE

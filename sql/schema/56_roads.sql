@@ -25,3 +25,12 @@ CREATE FUNCTION iot.ingest(readings jsonb, register_unknown boolean DEFAULT fals
     LANGUAGE c AS 'MODULE_PATHNAME', 'ingest_jsonb_wrapper';
 COMMENT ON FUNCTION iot.ingest(jsonb, boolean) IS
     'Takes a reading, or an array of them, through the pipeline: sensors by key, or by device and name or type. register_unknown registers devices and sensors that are new.';
+
+CREATE FUNCTION iot.replay_rejected(
+    since timestamptz DEFAULT '-infinity', reason text DEFAULT NULL, maximum integer DEFAULT NULL,
+    register_unknown boolean DEFAULT false)
+    RETURNS TABLE (replayed bigint, accepted bigint, rejected bigint, duplicates bigint)
+    VOLATILE PARALLEL UNSAFE ROWS 1
+    LANGUAGE c AS 'MODULE_PATHNAME', 'replay_rejected_wrapper';
+COMMENT ON FUNCTION iot.replay_rejected(timestamptz, text, integer, boolean) IS
+    'Offers iot.rejected_readings that wait (replayed_at IS NULL) again, in order of arrival: those received since then, kept for that reason, so many at most. Accepted ones and duplicates get replayed_at; the others keep waiting with the reason as it is now.';

@@ -17,6 +17,7 @@ pub mod sensor;
 pub mod sensor_reference;
 pub mod sensor_state;
 pub mod server;
+pub mod uniqueness;
 
 use std::ffi::CStr;
 

@@ -23,10 +23,44 @@ pub struct PartitionPolicy {
     pub retention: Option<Interval>,
     /// Optional indexes that the table carries.
     pub index_policy: Vec<String>,
+    /// What becomes of readings whose sensor and time are taken.
+    pub duplicates: Duplicates,
+}
+
+/// What becomes of a reading whose sensor has one of that time already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Duplicates {
+    /// The stored one stays.
+    #[default]
+    First,
+    /// The new one takes its place.
+    Last,
+    /// Both are kept.
+    Both,
+}
+
+impl Duplicates {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::First, Self::Last, Self::Both];
+
+    /// Its name in SQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Last => "last",
+            Self::Both => "both",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|each| each.as_str() == name)
+    }
 }
 
 statement!(LOAD: (REGCLASSOID)
-    "SELECT p.partition_interval, p.premake, p.retention, p.index_policy FROM iot.partition_policy p
+    "SELECT p.partition_interval, p.premake, p.retention, p.index_policy, p.duplicates
+       FROM iot.partition_policy p
       WHERE p.parent OPERATOR(pg_catalog.=) $1");
 
 /// The policy of `table`, if it has one.
@@ -44,6 +78,7 @@ pub fn load(session: &mut Session<'_>, table: Oid) -> IotResult<Option<Partition
         premake: row.get(2)?,
         retention: row.optional(3)?,
         index_policy: row.get(4)?,
+        duplicates: Duplicates::from_name(&row.get::<String>(5)?).unwrap_or_default(),
     }))
 }
 
@@ -70,12 +105,14 @@ pub fn as_given(interval: PartitionInterval) -> IotResult<Interval> {
         .map_err(|error| IotError::invalid_argument(format!("partition interval: {error}")))
 }
 
-statement!(STORE: (REGCLASSOID, TEXTOID, INTERVALOID, INT4OID, INTERVALOID, TEXTARRAYOID)
-    "INSERT INTO iot.partition_policy AS p (parent, time_column, partition_interval, premake, retention, index_policy)
-     VALUES ($1, $2, $3, $4, $5, $6)
+statement!(STORE: (REGCLASSOID, TEXTOID, INTERVALOID, INT4OID, INTERVALOID, TEXTARRAYOID, TEXTOID)
+    "INSERT INTO iot.partition_policy AS p (
+         parent, time_column, partition_interval, premake, retention, index_policy, duplicates)
+     VALUES ($1, $2, $3, $4, $5, $6, $7)
      ON CONFLICT (parent) DO UPDATE
         SET time_column = EXCLUDED.time_column, partition_interval = EXCLUDED.partition_interval,
-            premake = EXCLUDED.premake, retention = EXCLUDED.retention, index_policy = EXCLUDED.index_policy");
+            premake = EXCLUDED.premake, retention = EXCLUDED.retention, index_policy = EXCLUDED.index_policy,
+            duplicates = EXCLUDED.duplicates");
 
 /// Writes the policy of `table`; the caller has made sure that the current user owns it.
 ///
@@ -100,6 +137,7 @@ pub fn store(
             policy.premake.into(),
             policy.retention.into(),
             policy.index_policy.into(),
+            policy.duplicates.as_str().into(),
         ],
     )?;
     Ok(())

@@ -1,5 +1,8 @@
 //! `iot.sensor_data`: the stored window of sensors, stored readings by key, and storing through the executor.
 
+use std::collections::HashMap;
+use std::thread::LocalKey;
+
 use iot_core::detect::SubBucket;
 use iot_core::ingest::{Observation, QualityFlags, QualityLimits};
 use iot_core::sensor_state::{SensorState, Stored};
@@ -10,7 +13,7 @@ use crate::engine::directory::KeyMap;
 use crate::engine::memory::Replayed;
 use crate::error::IotResult;
 use crate::pg::clock;
-use crate::pg::statement::Session;
+use crate::pg::statement::{Rows, Session, Statement};
 use crate::statement;
 
 /// Values whose squares leave double precision stay outside of statistics: one absurd reading must not keep the sensor
@@ -231,13 +234,16 @@ pub struct Columns {
     pub json_value: Vec<Option<String>>,
 }
 
-statement!(
-    /// The primary key is the arbiter between sessions that offer the same reading.
-    INSERT: (
-        UUIDARRAYOID, UUIDARRAYOID, UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID,
-        TIMESTAMPTZARRAYOID, FLOAT8ARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT4ARRAYOID, BOOLARRAYOID,
-        BOOLARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLARRAYOID, TEXTARRAYOID,
-    )
+macro_rules! insert_statement {
+    ($(#[$documentation:meta])* $name:ident, $ending:literal) => {
+        statement!(
+            $(#[$documentation])*
+            $name: (
+                UUIDARRAYOID, UUIDARRAYOID, UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TIMESTAMPTZARRAYOID,
+                TIMESTAMPTZARRAYOID, FLOAT8ARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, INT4ARRAYOID, BOOLARRAYOID,
+                BOOLARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLARRAYOID, TEXTARRAYOID,
+            )
+            concat!(
     "INSERT INTO iot.sensor_data (
          data_id, sensor_id, device_id, organization_id, sensor_type, measurement_timestamp, received_at,
          measurement_value, raw_value, measurement_unit, data_quality, quality_flags, is_anomaly, is_onset,
@@ -255,41 +261,95 @@ statement!(
          AS o (data_id, sensor_id, device_id, organization_id, sensor_type, measured_at, received_at, value, raw_value,
                unit, data_quality, quality_flags, is_anomaly, is_onset, score, metadata, text_value, boolean_value,
                json_value)
-     ON CONFLICT (sensor_id, measurement_timestamp) DO NOTHING
-     RETURNING data_id");
+     ",
+                $ending
+            ));
+    };
+}
 
-/// Stores readings; the keys of those that were.
+insert_statement!(
+    /// The primary key is the arbiter between sessions that offer the same reading.
+    INSERT_NEW,
+    "ON CONFLICT (sensor_id, measurement_timestamp) DO NOTHING RETURNING data_id");
+insert_statement!(
+    /// Without a primary key there is nothing to arbitrate.
+    INSERT_ALL,
+    "RETURNING data_id");
+insert_statement!(
+    /// The row stays where it is and keeps its key, which alerts refer to.
+    REPLACE,
+    "ON CONFLICT (sensor_id, measurement_timestamp) DO UPDATE
+        SET device_id = EXCLUDED.device_id, organization_id = EXCLUDED.organization_id,
+            sensor_type = EXCLUDED.sensor_type, received_at = EXCLUDED.received_at,
+            measurement_value = EXCLUDED.measurement_value, raw_value = EXCLUDED.raw_value,
+            measurement_unit = EXCLUDED.measurement_unit, data_quality = EXCLUDED.data_quality,
+            quality_flags = EXCLUDED.quality_flags, is_anomaly = EXCLUDED.is_anomaly, is_onset = EXCLUDED.is_onset,
+            anomaly_score = EXCLUDED.anomaly_score, measurement_metadata = EXCLUDED.measurement_metadata,
+            text_value = EXCLUDED.text_value, boolean_value = EXCLUDED.boolean_value, json_value = EXCLUDED.json_value
+     RETURNING data_id, sensor_id, measurement_timestamp");
+
+impl Columns {
+    fn execute<'connection>(
+        self,
+        session: &mut Session<'connection>,
+        statement: &'static LocalKey<Statement>,
+    ) -> IotResult<Rows<'connection>> {
+        session.execute(
+            statement,
+            &[
+                self.data_id.into(),
+                self.sensor_id.into(),
+                self.device_id.into(),
+                self.organization_id.into(),
+                self.sensor_type.into(),
+                self.measured_at.into(),
+                self.received_at.into(),
+                self.value.into(),
+                self.raw_value.into(),
+                self.unit.into(),
+                self.data_quality.into(),
+                self.quality_flags.into(),
+                self.is_anomaly.into(),
+                self.is_onset.into(),
+                self.anomaly_score.into(),
+                self.metadata.into(),
+                self.text_value.into(),
+                self.boolean_value.into(),
+                self.json_value.into(),
+            ],
+        )
+    }
+}
+
+/// Stores readings; the keys of those that were. Those whose sensor and time are taken are not, unless several `may_share`
+/// a time: then there must be no primary key.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn insert(session: &mut Session<'_>, columns: Columns) -> IotResult<Vec<Uuid>> {
-    let rows = session.execute(
-        &INSERT,
-        &[
-            columns.data_id.into(),
-            columns.sensor_id.into(),
-            columns.device_id.into(),
-            columns.organization_id.into(),
-            columns.sensor_type.into(),
-            columns.measured_at.into(),
-            columns.received_at.into(),
-            columns.value.into(),
-            columns.raw_value.into(),
-            columns.unit.into(),
-            columns.data_quality.into(),
-            columns.quality_flags.into(),
-            columns.is_anomaly.into(),
-            columns.is_onset.into(),
-            columns.anomaly_score.into(),
-            columns.metadata.into(),
-            columns.text_value.into(),
-            columns.boolean_value.into(),
-            columns.json_value.into(),
-        ],
-    )?;
+pub fn insert(session: &mut Session<'_>, columns: Columns, may_share: bool) -> IotResult<Vec<Uuid>> {
+    let rows = columns.execute(session, if may_share { &INSERT_ALL } else { &INSERT_NEW })?;
     let mut stored = Vec::with_capacity(rows.count());
     rows.for_each(|row| {
         stored.push(row.get(1)?);
+        Ok(())
+    })?;
+    Ok(stored)
+}
+
+/// What a primary key keeps unique.
+pub type SensorAndTime = ([u8; 16], Timestamp);
+
+/// Stores readings, each of another sensor or time, in place of those that are there; the keys under which they now stand,
+/// by sensor and time. A key other than the one given is that of the reading that gave way.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn replace(session: &mut Session<'_>, columns: Columns) -> IotResult<HashMap<SensorAndTime, [u8; 16]>> {
+    let rows = columns.execute(session, &REPLACE)?;
+    let mut stored = HashMap::with_capacity(rows.count());
+    rows.for_each(|row| {
+        let (data_id, sensor_id): (Uuid, Uuid) = (row.get(1)?, row.get(2)?);
+        stored.insert((*sensor_id.as_bytes(), clock::from_pg(row.get(3)?)), *data_id.as_bytes());
         Ok(())
     })?;
     Ok(stored)

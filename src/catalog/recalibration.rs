@@ -10,17 +10,17 @@ use crate::pg::clock;
 use crate::pg::statement::Session;
 use crate::statement;
 
-/// The numeric readings of a sensor by time; the primary key gives the order.
+/// The numeric readings of a sensor by time; the primary key gives the order. Those that share a time are not torn apart.
 macro_rules! readings_of_sensor {
     ($lock:literal) => {
         concat!(
-            "SELECT r.measurement_timestamp, r.measurement_value, r.raw_value, r.quality_flags
+            "SELECT r.measurement_timestamp, r.measurement_value, r.raw_value, r.quality_flags, r.data_id
                FROM iot.sensor_data r
               WHERE r.sensor_id OPERATOR(pg_catalog.=) $1
                 AND r.measurement_timestamp OPERATOR(pg_catalog.>=) $2
                 AND r.measurement_timestamp OPERATOR(pg_catalog.<) $3
                 AND r.measurement_value IS NOT NULL
-              ORDER BY r.measurement_timestamp LIMIT $4 ",
+              ORDER BY r.measurement_timestamp FETCH FIRST ($4) ROWS WITH TIES ",
             $lock
         )
     };
@@ -32,7 +32,7 @@ statement!(
     LOCK: (UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID)
     readings_of_sensor!("FOR NO KEY UPDATE"));
 
-/// The first `limit` numeric readings of a sensor in [start, end), by time; locked when they are `to_change`.
+/// The first `limit` numeric readings of a sensor in [start, end), by time, with those of the last one's time; locked when they are `to_change`.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
@@ -42,7 +42,7 @@ pub fn readings(
     (start, end): (Timestamp, Timestamp),
     limit: usize,
     to_change: bool,
-) -> IotResult<Vec<(Timestamp, StoredReading)>> {
+) -> IotResult<Vec<(Timestamp, Uuid, StoredReading)>> {
     let statement = if to_change { &LOCK } else { &LOOK };
     let arguments =
         [sensor_id.into(), clock::to_pg(start).into(), clock::to_pg(end).into(), (limit as i64).into()];
@@ -51,6 +51,7 @@ pub fn readings(
     rows.for_each(|row| {
         readings.push((
             clock::from_pg(row.get(1)?),
+            row.get(5)?,
             StoredReading {
                 value: row.get(2)?,
                 raw_value: row.optional(3)?,
@@ -64,20 +65,24 @@ pub fn readings(
 
 statement!(
     /// A verdict is written where its reasons change; elsewhere one that was set by hand stays.
-    CHANGE: (UUIDOID, TIMESTAMPTZARRAYOID, FLOAT8ARRAYOID, FLOAT8ARRAYOID, INT4ARRAYOID, TEXTARRAYOID)
+    CHANGE: (
+        UUIDOID, TIMESTAMPTZARRAYOID, FLOAT8ARRAYOID, FLOAT8ARRAYOID, INT4ARRAYOID, TEXTARRAYOID, UUIDARRAYOID,
+    )
     "UPDATE iot.sensor_data r
         SET measurement_value = o.value, raw_value = o.raw_value, quality_flags = o.quality_flags,
             data_quality = CASE WHEN r.quality_flags OPERATOR(pg_catalog.=) o.quality_flags THEN r.data_quality
                                 ELSE o.data_quality END
        FROM ROWS FROM (
             pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5),
-            pg_catalog.unnest($6)) AS o (at, value, raw_value, quality_flags, data_quality)
-      WHERE r.sensor_id OPERATOR(pg_catalog.=) $1 AND r.measurement_timestamp OPERATOR(pg_catalog.=) o.at");
+            pg_catalog.unnest($6), pg_catalog.unnest($7)) AS o (at, value, raw_value, quality_flags, data_quality, data_id)
+      WHERE r.sensor_id OPERATOR(pg_catalog.=) $1 AND r.measurement_timestamp OPERATOR(pg_catalog.=) o.at
+        AND r.data_id OPERATOR(pg_catalog.=) o.data_id");
 
 /// New contents of readings, as columns.
 #[derive(Default)]
 pub struct Changes {
     at: Vec<TimestampWithTimeZone>,
+    data_id: Vec<Uuid>,
     value: Vec<f64>,
     raw_value: Vec<Option<f64>>,
     quality_flags: Vec<i32>,
@@ -85,10 +90,11 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Adds what the reading of that time becomes.
-    pub fn push(&mut self, at: Timestamp, reading: StoredReading) {
+    /// Adds what the reading of that time and key becomes.
+    pub fn push(&mut self, at: Timestamp, data_id: Uuid, reading: StoredReading) {
         let verdict: DataQuality = reading.quality.verdict();
         self.at.push(clock::to_pg(at));
+        self.data_id.push(data_id);
         self.value.push(reading.value);
         self.raw_value.push(reading.raw_value);
         self.quality_flags.push(reading.quality.0);
@@ -112,6 +118,7 @@ impl Changes {
                 self.raw_value.into(),
                 self.quality_flags.into(),
                 self.data_quality.into(),
+                self.data_id.into(),
             ],
         )?;
         Ok(())

@@ -53,8 +53,8 @@ impl Outcome {
         Totals {
             accepted: self.count(|judged| judged.fate == Fate::Stored) as i64,
             rejected: self.rejections.len() as i64,
-            duplicates: self.count(|judged| matches!(judged.fate, Fate::Duplicate(_))) as i64,
-            anomalies: self.count(|judged| judged.fate == Fate::Stored && judged.is_anomaly) as i64,
+            duplicates: self.count(|judged| judged.fate.is_duplicate()) as i64,
+            anomalies: self.count(|judged| judged.fate.is_kept() && judged.is_anomaly) as i64,
             alerts: self.alerts.len() as i64,
         }
     }
@@ -100,21 +100,22 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
         now: clock::now(),
         outcome: Outcome { judged: vec![Judged::UNDECIDED; offered.len()], ..Outcome::default() },
     };
-    let oldest = oldest_accepted(batch.now, lent.retention()?);
+    let intake = lent.intake()?;
+    let oldest = oldest_accepted(batch.now, intake.retention);
     let rules = lent.processing_rules(batch.groups.iter().filter_map(|group| group.profile.as_ref()))?;
     lent.give_back();
     let looked_up = Instant::now();
 
     batch.accept(oldest);
     batch.enter_states()?;
-    duplicates::find(offered, &batch.groups, &mut batch.outcome.judged)?;
+    duplicates::find(offered, &batch.groups, &mut batch.outcome.judged, intake.duplicates)?;
     let mut detectors = batch.load_detectors()?;
     let matches = batch.score(&mut detectors)?;
     let scored = Instant::now();
 
     let processing = processing::prepare(rules, &batch.groups, &batch.outcome.judged)?;
     partition::ensure_for(c"sensor_data", batch.open_times())?;
-    store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged)?;
+    store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged, intake.duplicates)?;
     batch.keep_memory(&detectors)?;
     if let Some(processing) = processing {
         processing.run(offered, &batch.outcome.judged)?;
@@ -144,7 +145,7 @@ pub struct Totals {
     pub accepted: i64,
     /// Readings kept in `rejected_readings`.
     pub rejected: i64,
-    /// Readings that were there already.
+    /// Readings whose sensor had one of that time, whichever was kept; none where both are.
     pub duplicates: i64,
     /// Readings stored and flagged as anomalies.
     pub anomalies: i64,
@@ -350,9 +351,9 @@ impl Batch<'_> {
         counters::add(Counter::Offered, self.offered.len() as u64);
         counters::raise_to(Counter::LargestBatch, self.offered.len() as u64);
         counters::add(Counter::Stored, count(|judged| judged.fate == Fate::Stored));
-        counters::add(Counter::Duplicates, count(|judged| matches!(judged.fate, Fate::Duplicate(_))));
-        counters::add(Counter::Anomalies, count(|judged| judged.fate == Fate::Stored && judged.is_anomaly));
-        counters::add(Counter::Onsets, count(|judged| judged.fate == Fate::Stored && judged.is_onset));
+        counters::add(Counter::Duplicates, count(|judged| judged.fate.is_duplicate()));
+        counters::add(Counter::Anomalies, count(|judged| judged.fate.is_kept() && judged.is_anomaly));
+        counters::add(Counter::Onsets, count(|judged| judged.fate.is_kept() && judged.is_onset));
         counters::add(Counter::AlertMatches, self.outcome.alerts.len() as u64);
     }
 }
@@ -369,7 +370,7 @@ fn accept_one(
         accept_value(value)?;
     }
     profile.require_active()?;
-    let at = offer.measured_at.unwrap_or(now);
+    let at = offer.measured_at.or(offer.arrived_at).unwrap_or(now);
     let verdict = accept_time(at, now, oldest, skew)?;
     judged.at = at;
     judged.from_future = verdict == TimeVerdict::Future;

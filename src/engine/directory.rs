@@ -9,7 +9,8 @@ use pgrx::datum::Interval;
 use pgrx::{Uuid, pg_sys};
 
 use super::profile::Profile;
-use crate::catalog::{self, partition_policy, sensor};
+use crate::catalog::partition_policy::{self, Duplicates};
+use crate::catalog::{self, sensor};
 use crate::error::IotResult;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::statement::{Session, with_session};
@@ -57,12 +58,21 @@ impl Hasher for KeyHasher {
 /// A map keyed by uuid bytes.
 pub type KeyMap<V> = HashMap<[u8; 16], V, BuildHasherDefault<KeyHasher>>;
 
+/// What `setup()` was told about readings.
+#[derive(Clone, Copy, Default)]
+pub struct Intake {
+    /// How far back they are accepted; `None` is the default.
+    pub retention: Option<Interval>,
+    /// Which of the same sensor and time are kept.
+    pub duplicates: Duplicates,
+}
+
 /// Profiles by sensor. `None` stands for a sensor that does not exist (or is hidden): asked for, and not found.
 #[derive(Default)]
 pub struct Directory {
     profiles: KeyMap<Option<Rc<Profile>>>,
     processing: processing::Cache,
-    retention: Option<Option<Interval>>,
+    intake: Option<Intake>,
     /// Sensors to load beside the next one that is missing.
     ahead: usize,
     generation: u64,
@@ -147,21 +157,24 @@ impl Lent {
         self.directory.processing.of_devices(sensors.map(|profile| *profile.device_id.as_bytes()))
     }
 
-    /// How far back readings are accepted, when `setup()` was told.
+    /// Which readings are accepted.
     ///
     /// # Errors
     /// Only what PostgreSQL raises.
-    pub fn retention(&mut self) -> IotResult<Option<Interval>> {
-        if let Some(known) = self.directory.retention {
+    pub fn intake(&mut self) -> IotResult<Intake> {
+        if let Some(known) = self.directory.intake {
             return Ok(known);
         }
-        let retention = match in_schema_iot(c"sensor_data") {
-            Some(table) => with_session(|session| partition_policy::load(session, table))?
-                .and_then(|policy| policy.retention),
+        let policy = match in_schema_iot(c"sensor_data") {
+            Some(table) => with_session(|session| partition_policy::load(session, table))?,
             None => None,
         };
-        self.directory.retention = Some(retention);
-        Ok(retention)
+        let intake = policy.map_or_else(Intake::default, |policy| Intake {
+            retention: policy.retention,
+            duplicates: policy.duplicates,
+        });
+        self.directory.intake = Some(intake);
+        Ok(intake)
     }
 }
 

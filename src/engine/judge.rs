@@ -17,8 +17,33 @@ pub enum Fate {
     Stored,
     /// The sensor has a reading of that time; its key where it is known.
     Duplicate(Option<[u8; 16]>),
+    /// Stored in place of the one that the sensor had of that time, under its key.
+    Replaced,
     /// Not accepted; why stands with the batch.
     Rejected,
+}
+
+impl Fate {
+    /// Whether its values are in the table.
+    pub fn is_kept(self) -> bool {
+        matches!(self, Self::Stored | Self::Replaced)
+    }
+
+    /// Whether no row was added because the sensor has one of that time.
+    pub fn is_duplicate(self) -> bool {
+        matches!(self, Self::Duplicate(_) | Self::Replaced)
+    }
+}
+
+/// The place of a reading among those of its sensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// No other of its time is known.
+    Free,
+    /// Another of its time is kept as well.
+    Shared,
+    /// The stored one of its time gives way.
+    Taken,
 }
 
 /// What was decided about a reading.
@@ -26,6 +51,8 @@ pub enum Fate {
 pub struct Judged {
     /// What becomes of it.
     pub fate: Fate,
+    /// Whether its time is taken.
+    pub place: Place,
     /// Key of the row.
     pub data_id: [u8; 16],
     /// When it was measured.
@@ -59,6 +86,7 @@ impl Judged {
     /// A reading about which nothing is known yet.
     pub const UNDECIDED: Self = Self {
         fate: Fate::Open,
+        place: Place::Free,
         data_id: [0; 16],
         at: Timestamp(0),
         value: 0.0,
@@ -111,26 +139,31 @@ impl<'a> Scorer<'a> {
             calibrated_since: reading.calibrated_since,
         };
         let is_news = self.kept.state.is_news(reading.at) && !reading.from_future;
-        self.late += u64::from(!is_news && !reading.from_future);
+        let replaces = reading.place == Place::Taken;
+        self.late += u64::from(!is_news && !reading.from_future && !replaces);
         if reading.value.is_nan() {
             reading.quality =
                 if reading.from_future { QualityFlags::FUTURE } else { QualityFlags::default() };
         } else {
             reading.quality = self.kept.state.assess(&observation, self.limits);
-            self.score(reading, &observation, is_news);
+            self.score(reading, is_news);
         }
-        if reading.from_future {
+        if reading.place == Place::Shared {
+            reading.quality |= QualityFlags::DUPLICATE;
+        }
+        // What replaces a reading is not one more of them: the state is read anew without the one that went.
+        if reading.from_future || replaces {
             return;
         }
         let stored = Stored { observation, counted: reading.value.abs() <= LARGEST_COUNTED };
-        self.kept.state.observe(&stored, self.limits);
+        self.kept.state.observe_judged(&stored, is_news, self.limits);
         self.kept.change.observe(&stored, &self.kept.state);
         if !self.cursor.survives(reading.at) {
             self.cursor = self.kept.state.window.cursor();
         }
     }
 
-    fn score(&mut self, reading: &mut Judged, observation: &Observation, is_news: bool) {
+    fn score(&mut self, reading: &mut Judged, is_news: bool) {
         if let Some(detector) = &mut self.detector {
             let verdict = if is_news {
                 detector.observe(reading.at, reading.value)
@@ -140,9 +173,6 @@ impl<'a> Scorer<'a> {
             (reading.score, reading.is_anomaly, reading.is_onset) =
                 (verdict.score, verdict.is_anomaly, verdict.is_onset);
             return;
-        }
-        if is_news {
-            self.kept.state.take_news(observation, self.limits);
         }
         if !reading.from_future {
             self.kept.state.window.advance(reading.at);

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::judge::{Fate, Judged};
+use super::judge::Judged;
 use super::offered::Offered;
 use super::profile::Profile;
 use crate::alert::{self, Facts, Rule};
@@ -62,7 +62,7 @@ impl Matches {
         with_session(|session| {
             let mut alerts = Vec::new();
             for found in &self.found {
-                let stored = |number: &&u32| judged[**number as usize].fate == Fate::Stored;
+                let stored = |number: &&u32| judged[**number as usize].fate.is_kept();
                 let readings: Vec<&u32> = found.readings.iter().filter(stored).collect();
                 let (Some(&&first), Some(&&last)) = (readings.first(), readings.last()) else { continue };
                 let verdict = &judged[first as usize];

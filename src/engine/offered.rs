@@ -9,8 +9,10 @@ use crate::pg::jsonb::Jsonb;
 pub struct Offered<'a> {
     /// `iot.sensors.sensor_id`.
     pub sensor_id: [u8; 16],
-    /// When it was measured; nothing means now, and then it is never a duplicate.
+    /// When it was measured; nothing means on arrival, and then it is never a duplicate.
     pub measured_at: Option<Timestamp>,
+    /// When it first reached the server, for one without `measured_at` that was held up on its way.
+    pub arrived_at: Option<Timestamp>,
     /// What was measured.
     pub value: Measured<'a>,
     /// Unit of a number, where the device says one; it is converted to the sensor's.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use iot_core::detect::DetectorKind;
 use iot_core::ingest::payload::parse_number;
-use iot_core::ingest::{Calibrated, Calibration, QualityLimits};
+use iot_core::ingest::{Calibrated, Calibration, QualityLimits, accept_value};
 use iot_core::time::Timestamp;
 use pgrx::{PgSqlErrorCode, Uuid};
 
@@ -84,7 +84,19 @@ impl Profile {
     pub fn number(&self, value: &Measured<'_>, unit: Option<&str>) -> IotResult<Option<f64>> {
         let number = match value {
             Measured::Number(number) if self.value_type == "numeric" => Some(*number),
-            Measured::Text(text) if self.value_type == "numeric" => parse_number(text),
+            Measured::Text(text) if self.value_type == "numeric" => {
+                // JSON has no such numbers: applications, and rejected readings, write them as words.
+                let word = match *text {
+                    "NaN" => Some(f64::NAN),
+                    "Infinity" => Some(f64::INFINITY),
+                    "-Infinity" => Some(f64::NEG_INFINITY),
+                    _ => None,
+                };
+                if let Some(word) = word {
+                    accept_value(word)?;
+                }
+                parse_number(text)
+            }
             other if self.value_type == other.type_name() => return Ok(None),
             _ => None,
         };

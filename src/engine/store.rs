@@ -10,10 +10,11 @@ use pgrx::pg_sys::{BOOLOID, FLOAT8OID, INT4OID, JSONBOID, TEXTOID, TIMESTAMPTZOI
 use pgrx::{PgSqlErrorCode, Uuid};
 
 use super::batch::Group;
-use super::judge::{Fate, Judged};
+use super::judge::{Fate, Judged, Place};
 use super::offered::{Measured, Offered};
 use super::overlay;
 use super::profile::Profile;
+use crate::catalog::partition_policy::Duplicates;
 use crate::catalog::reading::{self, Columns};
 use crate::error::{IotError, IotResult};
 use crate::pg::bulk_insert::{self, BulkInsert};
@@ -65,6 +66,7 @@ pub fn write(
     groups: &[Group],
     received_at: Timestamp,
     judged: &mut [Judged],
+    policy: Duplicates,
 ) -> IotResult<()> {
     let Some(table) = in_schema_iot(c"sensor_data") else { return Ok(()) };
     let parent = OpenRelation::open(table, Lock::RowExclusive);
@@ -97,7 +99,10 @@ pub fn write(
         left.extend(conflicts);
     }
     drop(parent);
-    if left.is_empty() { Ok(()) } else { through_the_executor(left, offered, received_at, unchanged, judged) }
+    if left.is_empty() {
+        return Ok(());
+    }
+    through_the_executor(left, offered, received_at, unchanged, judged, policy)
 }
 
 fn visit_open<'a>(
@@ -137,6 +142,10 @@ fn past_the_executor(
     let mut appended = Vec::with_capacity(offered.len());
     QUALITIES.with(|qualities| {
         visit_open(groups, judged, |number, profile, reading| {
+            if reading.place == Place::Taken {
+                left.push((number, Rc::clone(profile)));
+                return Ok(());
+            }
             let offer = &offered[number as usize];
             let text = if let Measured::Text(text) = offer.value { Some(TextImage::new(text)) } else { None };
             let row = values(profile, offer, reading, received_at, qualities, text.as_ref());
@@ -203,18 +212,31 @@ fn through_the_executor(
     received_at: Timestamp,
     unchanged: bool,
     judged: &mut [Judged],
+    policy: Duplicates,
 ) -> IotResult<()> {
-    left.sort_by_key(|(number, profile)| (*profile.sensor_id.as_bytes(), judged[*number as usize].at));
+    left.sort_by_key(|(number, profile)| key_of(*number, profile, judged));
+    let may_replace =
+        |number: u32| policy == Duplicates::Last && offered[number as usize].measured_at.is_some();
+    let (replacing, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|&(number, _)| may_replace(number));
+    if !replacing.is_empty() {
+        replace(replacing, offered, received_at, unchanged, judged)?;
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    let may_share = policy == Duplicates::Both;
     let mut columns = Columns::default();
     for (number, profile) in &left {
         push(&mut columns, profile, &offered[*number as usize], &judged[*number as usize], received_at);
     }
     let stored: HashSet<[u8; 16]> =
-        insert(columns, unchanged)?.iter().map(|data_id| *data_id.as_bytes()).collect();
+        insert(columns, may_share, unchanged)?.iter().map(|data_id| *data_id.as_bytes()).collect();
     for (number, profile) in left {
         let reading = &mut judged[number as usize];
         if stored.contains(&reading.data_id) {
             reading.fate = Fate::Stored;
+        } else if may_share {
+            return Err(neither_stored_nor_found(&profile, reading));
         } else {
             settle_conflict(&offered[number as usize], &profile, received_at, unchanged, reading)?;
         }
@@ -222,9 +244,44 @@ fn through_the_executor(
     Ok(())
 }
 
-fn insert(columns: Columns, unchanged: bool) -> IotResult<Vec<Uuid>> {
-    let insert = || with_session(|session| reading::insert(session, columns));
+/// What orders the readings of a batch where sessions may wait for each other.
+fn key_of(number: u32, profile: &Profile, judged: &[Judged]) -> ([u8; 16], Timestamp) {
+    (*profile.sensor_id.as_bytes(), judged[number as usize].at)
+}
+
+fn insert(columns: Columns, may_share: bool, unchanged: bool) -> IotResult<Vec<Uuid>> {
+    let insert = || with_session(|session| reading::insert(session, columns, may_share));
     if unchanged { super::writing(insert) } else { insert() }
+}
+
+/// Stores `replacing`, each in place of the reading of its time if there is one.
+fn replace(
+    replacing: Vec<(u32, Rc<Profile>)>,
+    offered: &[Offered<'_>],
+    received_at: Timestamp,
+    unchanged: bool,
+    judged: &mut [Judged],
+) -> IotResult<()> {
+    let mut columns = Columns::default();
+    for (number, profile) in &replacing {
+        push(&mut columns, profile, &offered[*number as usize], &judged[*number as usize], received_at);
+    }
+    let replace = || with_session(|session| reading::replace(session, columns));
+    let stored = if unchanged { super::writing(replace) } else { replace() }?;
+    for (number, profile) in replacing {
+        let Some(data_id) = stored.get(&key_of(number, &profile, judged)) else {
+            return Err(neither_stored_nor_found(&profile, &judged[number as usize]));
+        };
+        let reading = &mut judged[number as usize];
+        let was_counted = reading.place != Place::Taken;
+        reading.fate = if *data_id == reading.data_id { Fate::Stored } else { Fate::Replaced };
+        reading.data_id = *data_id;
+        // Stored as it was expected to be, the state is true; else it lacks this reading, or has one that went.
+        if !was_counted || reading.fate == Fate::Replaced {
+            overlay::mark_stale(*profile.sensor_id.as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// A reading that met another one at the primary key: its state was counted with it, so it is read anew next time.
@@ -248,7 +305,7 @@ fn settle_conflict(
         reading.at = Timestamp(reading.at.0 + 1);
         let mut columns = Columns::default();
         push(&mut columns, profile, offer, reading, received_at);
-        if !insert(columns, unchanged)?.is_empty() {
+        if !insert(columns, false, unchanged)?.is_empty() {
             reading.fate = Fate::Stored;
             return Ok(());
         }

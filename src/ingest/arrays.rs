@@ -65,6 +65,7 @@ fn ingest(
             sensor_id: sensor_ids.next().flatten().unwrap_or_default(),
             measured_at: timestamps.next().flatten().map(Timestamp),
             value: Measured::Number(values.next().flatten().unwrap_or(f64::NAN)),
+            arrived_at: None,
             unit: None,
             metadata: metadata.as_mut().and_then(|elements| elements.next().flatten()).unwrap_or(no_metadata),
         };

@@ -50,7 +50,10 @@ fn ingest(readings: Jsonb<'_>, register_unknown: bool) -> IotResult<Totals> {
         if chunk.is_empty() {
             return Ok(totals);
         }
-        totals.add(ingest_chunk(&chunk, register_unknown)?);
+        let chunk: Vec<_> = chunk.into_iter().map(|value| Element { value, arrived_at: None }).collect();
+        totals.add(offer(&chunk, register_unknown, |number, offered, error| {
+            rejection(chunk[number].value, offered, clock::now()).keep_or_fail(error)
+        })?);
     }
 }
 
@@ -58,15 +61,30 @@ fn ingest(readings: Jsonb<'_>, register_unknown: bool) -> IotResult<Totals> {
 struct Message<'a> {
     reading: OfferedReading<'a>,
     measured_at: Option<Timestamp>,
+    arrived_at: Option<Timestamp>,
     metadata: Option<JsonbImage>,
     json_value: Option<JsonbImage>,
 }
 
-fn ingest_chunk(elements: &[Value<'_>], register_unknown: bool) -> IotResult<Totals> {
+/// What should be a message.
+#[derive(Clone, Copy)]
+pub(super) struct Element<'a> {
+    pub value: Value<'a>,
+    /// When it first reached the server, if that was not just now.
+    pub arrived_at: Option<Timestamp>,
+}
+
+/// Offers `elements` to the engine, at most [`CHUNK`] of them. Those that cannot be accepted go to `refuse` with their
+/// number and what could be offered, in order.
+pub(super) fn offer(
+    elements: &[Element<'_>],
+    register_unknown: bool,
+    mut refuse: impl FnMut(usize, Option<&Offered<'_>>, IotError) -> IotResult<()>,
+) -> IotResult<Totals> {
     let mut refused: Vec<(usize, IotError)> = Vec::new();
     let mut messages: Vec<(usize, Message<'_>)> = Vec::with_capacity(elements.len());
     for (number, element) in elements.iter().enumerate() {
-        match read(*element) {
+        match read(element.value, element.arrived_at) {
             Ok(message) => messages.push((number, message)),
             Err(error) => refused.push((number, error)),
         }
@@ -88,15 +106,14 @@ fn ingest_chunk(elements: &[Value<'_>], register_unknown: bool) -> IotResult<Tot
     totals.rejected += refused.len() as i64;
     refused.extend(outcome.rejections.into_iter().map(|(place, error)| (numbers[place as usize], error)));
     refused.sort_by_key(|&(number, _)| number);
-    let received_at = clock::now();
     let offers: HashMap<usize, &Offered<'_>> = numbers.iter().copied().zip(&offered).collect();
     for (number, error) in refused {
-        rejection(elements[number], offers.get(&number).copied(), received_at).keep_or_fail(error)?;
+        refuse(number, offers.get(&number).copied(), error)?;
     }
     Ok(totals)
 }
 
-fn read(element: Value<'_>) -> IotResult<Message<'_>> {
+fn read(element: Value<'_>, arrived_at: Option<Timestamp>) -> IotResult<Message<'_>> {
     let reading = OfferedReading::from_value(element)?;
     let measured_at = match reading.measured_at {
         OfferedTime::At(at) => Some(at),
@@ -119,7 +136,7 @@ fn read(element: Value<'_>) -> IotResult<Message<'_>> {
         OfferedValue::Json(scalar) => Some(JsonbImage::from_json_text(&scalar.to_text())?),
         _ => None,
     };
-    Ok(Message { reading, measured_at, metadata, json_value })
+    Ok(Message { reading, measured_at, arrived_at, metadata, json_value })
 }
 
 impl<'a> Message<'a> {
@@ -127,6 +144,7 @@ impl<'a> Message<'a> {
         Offered {
             sensor_id,
             measured_at: self.measured_at,
+            arrived_at: self.arrived_at,
             value: match self.reading.value {
                 OfferedValue::Number(value) => Measured::Number(value),
                 OfferedValue::Text(text) => Measured::Text(text),
@@ -302,7 +320,11 @@ fn ambiguous(reference: &SensorReference, count: usize) -> IotError {
 }
 
 /// The message as it came.
-fn rejection<'a>(element: Value<'a>, offered: Option<&Offered<'a>>, received_at: Timestamp) -> Rejection<'a> {
+fn rejection(
+    element: Value<'_>,
+    offered: Option<&Offered<'_>>,
+    received_at: Timestamp,
+) -> Rejection<'static> {
     let as_json = |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::Null);
     let fields = match as_json(element.to_text()) {
         serde_json::Value::Object(fields) => fields,

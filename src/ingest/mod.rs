@@ -2,9 +2,10 @@
 
 mod arrays;
 mod json;
+mod replay;
 mod single;
 
-use iot_core::ingest::{Calibration, QualityFlags};
+use iot_core::ingest::{Calibration, QualityFlags, QualityLimits};
 use pgrx::datum::Uuid;
 use pgrx::pg_extern;
 
@@ -33,6 +34,12 @@ fn generate_data_id() -> Uuid {
 fn validate_calibration(calibration_data: Option<Jsonb<'_>>) {
     let calibration = calibration_data.ok_or_else(|| IotError::null_argument("calibration_data")).or_raise();
     Calibration::from_json(&calibration.parse().or_raise()).or_raise();
+}
+
+#[pg_extern(sql = false)]
+fn validate_quality_limits(quality_limits: Option<Jsonb<'_>>) {
+    let limits = quality_limits.ok_or_else(|| IotError::null_argument("quality_limits")).or_raise();
+    QualityLimits::from_json(&limits.parse().or_raise()).or_raise();
 }
 
 #[pg_extern(sql = false)]

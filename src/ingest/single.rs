@@ -41,6 +41,7 @@ fn process(
     let offered = Offered {
         sensor_id: *sensor_uuid.ok_or_else(|| IotError::null_argument("sensor_uuid"))?.as_bytes(),
         value: Measured::Number(value?),
+        arrived_at: None,
         unit: None,
         metadata,
         measured_at: measurement_timestamp.map(clock::from_pg),
@@ -99,7 +100,7 @@ fn process_sensor_data_ex(
         judged.score,
         judged.is_anomaly,
         judged.is_onset,
-        matches!(judged.fate, Fate::Duplicate(_)),
+        judged.fate.is_duplicate(),
         alerts,
     ))
 }

@@ -194,6 +194,15 @@ impl JsonbImage {
         Ok(Self::from_text(&text))
     }
 
+    /// The binary image without the length header.
+    pub fn body(&self) -> &[u8] {
+        // SAFETY: the words are initialized and outlive the slice; the header holds the length of both together.
+        let image = unsafe {
+            std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), varsize_any(self.0.as_ptr().cast()))
+        };
+        &image[size_of::<u32>()..]
+    }
+
     /// This value as an argument.
     pub fn as_jsonb(&self) -> Jsonb<'_> {
         Jsonb { varlena: self.0.as_ptr().cast_mut().cast(), memory: PhantomData }

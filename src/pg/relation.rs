@@ -86,6 +86,12 @@ impl OpenRelation {
         unsafe { ((*(*self.0).rd_rel).relrowsecurity, (*(*self.0).rd_rel).relforcerowsecurity) }
     }
 
+    /// Whether subscribers are sent whole rows, for want of a key.
+    pub fn has_full_replica_identity(&self) -> bool {
+        // SAFETY: an open relation has its pg_class row.
+        unsafe { (*(*self.0).rd_rel).relreplident as u8 == pg_sys::REPLICA_IDENTITY_FULL }
+    }
+
     /// Whether `name` is taken in the relation's schema.
     pub fn sibling_exists(&self, name: &CStr) -> bool {
         // SAFETY: a catalogue cache look-up with a NUL-terminated name.

@@ -96,6 +96,7 @@ fn refuse(reading: &StreamedReading<'_>, error: IotError) -> IotResult<()> {
         sensor_id: *reading.sensor_id.unwrap_or(nobody).as_bytes(),
         measured_at: reading.measured_at,
         value: Measured::Number(reading.value.unwrap_or(f64::NAN)),
+        arrived_at: None,
         unit: None,
         metadata: reading.metadata.unwrap_or(no_metadata),
     };
@@ -150,6 +151,7 @@ impl Held {
                 HeldValue::Boolean(value) => Measured::Boolean(*value),
                 HeldValue::Json(value) => Measured::Json(value.as_jsonb()),
             },
+            arrived_at: None,
             unit: None,
             metadata: self.metadata.as_ref().map_or(Jsonb::empty_object(), JsonbImage::as_jsonb),
         }

@@ -66,24 +66,24 @@ impl SensorState {
 
     /// Takes in a stored reading.
     pub fn observe(&mut self, reading: &Stored, limits: &QualityLimits) {
+        self.observe_judged(reading, self.is_news(reading.observation.measured_at), limits);
+    }
+
+    /// As [`observe`](Self::observe), for a reading of which it is known whether it was news: scoring it may have moved
+    /// the window on to its time already, and then nobody could tell any more.
+    pub fn observe_judged(&mut self, reading: &Stored, was_news: bool, limits: &QualityLimits) {
         let observation = &reading.observation;
-        if self.is_news(observation.measured_at) {
-            self.take_news(observation, limits);
+        if was_news {
+            self.latest_value = observation.value;
+            if !observation.value.is_nan() {
+                self.tail.quality.observe(observation, limits);
+            }
         }
         self.last_received = self.last_received.max(observation.received_at.0);
         if reading.counted {
             self.window.add(observation.measured_at, observation.value);
         } else {
             self.window.advance(observation.measured_at);
-        }
-    }
-
-    /// The part of [`observe`](Self::observe) that is for readings that are news: for whoever moves the window to the
-    /// reading's time before it observes it, after which it is news no more.
-    pub fn take_news(&mut self, observation: &Observation, limits: &QualityLimits) {
-        self.latest_value = observation.value;
-        if !observation.value.is_nan() {
-            self.tail.quality.observe(observation, limits);
         }
     }
 
@@ -219,6 +219,20 @@ mod tests {
         if let Some(change) = change {
             change.observe(reading, state);
         }
+    }
+
+    #[test]
+    fn news_stays_news_when_the_window_was_moved_first() {
+        let (mut state, mut moved) = (SensorState::default(), SensorState::default());
+        for (at, value) in [(10, 1.0), (20, 2.0), (15, 3.0)] {
+            let reading = reading(at, value, at, true);
+            let was_news = moved.is_news(Timestamp(at));
+            moved.window.advance(Timestamp(at));
+            moved.observe_judged(&reading, was_news, &NO_LIMITS());
+            state.observe(&reading, &NO_LIMITS());
+        }
+        assert_eq!(moved, state);
+        assert_eq!(moved.latest_value, 2.0);
     }
 
     #[test]

@@ -1,0 +1,109 @@
+"""Sessions that offer readings of the same sensor and time at once, and the policy across sessions."""
+
+import threading
+
+import pytest
+
+from cluster import wait_until
+from factory import add_sensor, process
+from test_sessions import run_together
+
+AT = "2026-01-05 12:00:00+00"
+
+
+def stored(database):
+    return database.rows("SELECT measurement_value, quality_flags FROM iot.sensor_data ORDER BY 1")
+
+
+def ingest(connection, sensor, values):
+    return connection.execute(
+        "SELECT accepted, rejected, duplicates FROM iot.ingest(array_fill(%s::uuid, ARRAY[%s]),"
+        " ARRAY(SELECT %s::timestamptz + n * interval '1 second' FROM generate_series(1, %s) n), %s::float8[])",
+        (sensor, len(values), AT, len(values), values)).fetchone()
+
+
+@pytest.mark.parametrize("offer", ["single", "batch", "trigger"])
+@pytest.mark.parametrize("policy, first_ends, expected", [
+    ("first", "commit", [1]), ("first", "rollback", [2]), ("last", "commit", [2]), ("last", "rollback", [2]),
+])
+def test_a_reading_in_progress_is_waited_for(database, policy, first_ends, expected, offer):
+    _, sensor = add_sensor(database)
+    database.execute("SELECT iot.setup(duplicates => %s)", (policy,))
+    process(database.connection, sensor, 0, "2026-01-05 11:00+00")
+    if offer == "trigger":
+        database.execute(
+            "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+            "CREATE TRIGGER look BEFORE INSERT ON iot.sensor_data FOR EACH ROW EXECUTE FUNCTION look()")
+
+    def second(connection, _):
+        if offer == "single":
+            return str(process(connection, sensor, 2, AT))
+        return connection.execute(
+            "SELECT accepted, rejected, duplicates FROM iot.ingest(ARRAY[%s]::uuid[], ARRAY[%s]::timestamptz[], '{2}')",
+            (sensor, AT)).fetchone()
+
+    with database.connect(autocommit=False) as first:
+        data_id = str(process(first, sensor, 1, AT))
+        results = []
+        waiting = threading.Thread(target=lambda: results.extend(run_together(database, 1, second)))
+        waiting.start()
+        wait_until(lambda: database.value("SELECT count(*) FROM pg_locks WHERE NOT granted") == 1, what="the wait")
+        getattr(first, first_ends)()
+        waiting.join(30)
+        assert not waiting.is_alive()
+    assert [value for value, _ in stored(database)] == [0, *expected]
+    if first_ends == "commit":
+        assert results == [data_id if offer == "single" else (0, 0, 1)]
+    # What the engine remembers agrees with what is stored.
+    process(database.connection, sensor, sum(expected) / 2, "2026-01-05 12:00:01+00")
+    assert database.value("SELECT anomaly_score FROM iot.sensor_data ORDER BY measurement_timestamp DESC LIMIT 1") == 0
+
+
+def test_with_both_nobody_waits(database):
+    _, sensor = add_sensor(database)
+    database.execute("SELECT iot.setup(duplicates => 'both')")
+    process(database.connection, sensor, 0, "2026-01-05 11:00+00")
+    with database.connect(autocommit=False) as first:
+        process(first, sensor, 1, AT)
+        with database.connect() as second:
+            second.execute("SET lock_timeout = '2s'")
+            process(second, sensor, 2, AT)
+        first.commit()
+    process(database.connection, sensor, 3, AT)
+    assert [value for value, _ in stored(database)] == [0, 1, 2, 3]
+    assert stored(database)[3] == (3, 32)
+
+
+@pytest.mark.parametrize("policy, rows", [("first", 200), ("last", 200), ("both", 1200)])
+def test_offered_is_stored_and_duplicates(database, policy, rows):
+    _, sensor = add_sensor(database)
+    database.execute("SELECT iot.setup(duplicates => %s)", (policy,))
+    totals = run_together(database, 6, lambda connection, number: ingest(connection, sensor, [number] * 200))
+    assert database.value("SELECT count(*) FROM iot.sensor_data") == rows
+    assert sum(accepted for accepted, _, _ in totals) == rows
+    assert sum(rejected for _, rejected, _ in totals) == 0
+    assert sum(map(sum, totals)) == 1200
+
+
+@pytest.mark.parametrize("policy", ["last", "both"])
+def test_the_policy_is_found_again_after_drop_extension(database, policy):
+    _, sensor = add_sensor(database)
+    database.execute("SELECT iot.setup(duplicates => %s)", (policy,))
+    for value in (1, 2):
+        process(database.connection, sensor, value, AT)
+    kept = stored(database)
+    database.execute("DROP EXTENSION iot_ext CASCADE; CREATE EXTENSION iot_ext; SELECT iot.setup()")
+    assert stored(database) == kept
+    # A key that is missing shows; which reading is kept where there is one does not.
+    found = database.value("SELECT duplicates FROM iot.partition_settings")
+    assert found == {"last": "first", "both": "both"}[policy]
+
+
+def test_a_policy_is_cached_until_it_changes(database):
+    _, sensor = add_sensor(database)
+    with database.connect() as other:
+        process(other, sensor, 1, AT)
+        process(other, sensor, 2, AT)
+        database.execute("SELECT iot.setup(duplicates => 'last')")
+        process(other, sensor, 3, AT)
+    assert stored(database) == [(3, 0)]
