@@ -214,3 +214,15 @@ def test_a_sensor_that_was_unknown_is_found_when_it_is_registered(database):
         assert outcome(other, new) == "stored"
         database.execute("DELETE FROM iot.sensor_data; DELETE FROM iot.sensors WHERE sensor_name = 'new'")
         assert outcome(other, new) == "unknown"
+
+
+@pytest.mark.parametrize("asked_before", [3, 4, 5])
+def test_sensors_asked_for_together_are_all_found(database, asked_before):
+    """A session that asks for sensors one by one loads those that follow beforehand: around the end, the first ones again."""
+    sensors = sorted(add_sensor(database, f"D-{number}")[1] for number in range(20))
+    for first in range(19):
+        with database.connect() as connection:
+            for number in range(asked_before):
+                assert outcome(connection, f"00000000-0000-0000-0000-0000000000{number:02}") == "unknown"
+            found = BATCH_ROADS[0](connection, [Reading(sensor, START, 1.0) for sensor in (sensors[first], sensors[-1])])
+        assert found.rejected == 0, first

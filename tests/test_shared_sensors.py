@@ -8,7 +8,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from cluster import Database, wait_until
+from cluster import Cluster, Database, wait_until
 from factory import add_rule, add_sensor, process
 from roads import (BATCH_ROADS, ROADS, START, Reading, Totals, assert_scores_follow_the_rows, by_arrays, by_json,
                    by_single_calls, in_threads)
@@ -158,3 +158,30 @@ def test_two_sessions_offer_the_same_reading(database, road, end):
     assert database.rows("SELECT measurement_value FROM iot.sensor_data WHERE measurement_timestamp = %s", (START,)) == [
         (5.0 if won else 7.0,)]
     assert_scores_follow_the_rows(database, [sensor])
+
+
+def test_sessions_that_compete_for_room():
+    """What is rolled back may be evicted at once, so all of them evict all the time."""
+    with Cluster(settings={"iot_ext.max_tracked_sensors": 4}) as cluster:
+        database = Database(cluster)
+        database.execute("CREATE EXTENSION iot_ext")
+        database.execute("SELECT iot.setup()")
+        sensors = add_sensors(database, 30)
+
+        def compete(session):
+            with database.connect() as connection:
+                connection.execute("SELECT setseed(%s)", (session / 10,))
+                connection.execute(f"""
+                    DO $$
+                    DECLARE sensors uuid[] := (SELECT array_agg(sensor_id) FROM iot.sensors);
+                    BEGIN
+                        FOR round IN 1 .. 2000 LOOP
+                            PERFORM iot.process_sensor_data(sensors[1 + floor(random() * 30)::int], 1, '{{}}', '{START}');
+                            ROLLBACK;
+                        END LOOP;
+                    END $$""")
+
+        in_threads([lambda session=session: compete(session) for session in range(6)])
+        evicted, tracked = database.row("SELECT evicted, tracked FROM iot.iot_stat_tracked_sensors")
+        assert evicted > 100 and tracked <= 4
+        assert_scores_follow_the_rows(database, sensors[:3])

@@ -190,8 +190,11 @@ impl Directory {
             .min(MAXIMUM_PROFILES - self.profiles.len().min(MAXIMUM_PROFILES));
         self.ahead = (self.ahead * 2).clamp(1, MOST);
         if more > 0 {
-            let known = |id: &Uuid| self.profiles.contains_key(id.as_bytes());
-            missing.extend(sensor::following(session, last, more)?.into_iter().filter(|id| !known(id)));
+            // Those after the last one may come around to the first ones, which are wanted already.
+            let known = |id: &Uuid| self.profiles.contains_key(id.as_bytes()) || missing.contains(id);
+            let following: Vec<Uuid> =
+                sensor::following(session, last, more)?.into_iter().filter(|id| !known(id)).collect();
+            missing.extend(following);
         }
         Ok(())
     }

@@ -185,7 +185,8 @@ impl Held {
         // SAFETY: as above.
         unsafe {
             let lock = &raw mut (*LOCKS.add(number)).lock;
-            pg_sys::LWLockConditionalAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE).then_some(Self(lock))
+            // Made only when it was acquired: dropping one releases the lock.
+            pg_sys::LWLockConditionalAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE).then(|| Self(lock))
         }
     }
 }
