@@ -244,7 +244,9 @@ impl Batch<'_> {
         let mut missing: Vec<Rc<Profile>> = Vec::new();
         for group in &mut self.groups {
             let open = group.readings.iter().map(|&n| &self.outcome.judged[n as usize]);
-            let newest = open.filter(|judged| judged.fate == Fate::Open).map(|judged| judged.at).max();
+            // One from the future moves nothing: its time is not claimed either.
+            let time = |judged: &Judged| if judged.from_future { Timestamp(i64::MIN) } else { judged.at };
+            let newest = open.filter(|judged| judged.fate == Fate::Open).map(time).max();
             let (Some(profile), Some(newest)) = (&group.profile, newest) else { continue };
             match overlay::enter(profile.sensor_id, profile.device_id, newest, sees_all) {
                 Entered::Ready(claimed) => group.claimed = claimed,
