@@ -134,6 +134,43 @@ pub fn visit_since(
 }
 
 statement!(
+    /// The newest ones of each sensor, oldest first.
+    TAILS: (UUIDARRAYOID, INT8OID, INT4OID)
+    "SELECT o.sensor_id, l.measurement_timestamp, l.measurement_value, l.received_at, l.is_anomaly, l.is_onset
+       FROM pg_catalog.unnest($1) AS o (sensor_id)
+      CROSS JOIN LATERAL (
+            SELECT t.* FROM (
+                SELECT r.measurement_timestamp, r.measurement_value, r.received_at, r.is_anomaly, r.is_onset
+                  FROM iot.sensor_data r
+                 WHERE r.sensor_id OPERATOR(pg_catalog.=) o.sensor_id
+                   AND (r.quality_flags OPERATOR(pg_catalog.&) $3) OPERATOR(pg_catalog.=) 0
+                 ORDER BY r.measurement_timestamp DESC LIMIT $2) AS t
+             ORDER BY t.measurement_timestamp) AS l");
+
+/// Calls `visit` for the last `count` accepted readings of each sensor, oldest first: sensor, reading, and whether an
+/// episode began with it.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn visit_tails(
+    session: &mut Session<'_>,
+    sensor_ids: Vec<Uuid>,
+    count: i64,
+    mut visit: impl FnMut(Uuid, &Replayed, bool),
+) -> IotResult<()> {
+    let arguments = [sensor_ids.into(), count.into(), QualityFlags::FUTURE.0.into()];
+    session.execute(&TAILS, &arguments)?.for_each(|row| {
+        let value: Option<f64> = row.optional(3)?;
+        let observation = Observation {
+            received_at: clock::from_pg(row.get(4)?),
+            ..Observation::new(value.unwrap_or(f64::NAN), clock::from_pg(row.get(2)?))
+        };
+        visit(row.get(1)?, &Replayed { observation, is_anomaly: row.get(5)? }, row.get(6)?);
+        Ok(())
+    })
+}
+
+statement!(
     /// The newest ones, oldest first.
     LAST: (UUIDOID, INT8OID, INT4OID)
     "SELECT l.measurement_timestamp, l.measurement_value

@@ -129,13 +129,14 @@ pub fn store(session: &mut Session<'_>, written: &[Written]) -> IotResult<()> {
 }
 
 statement!(
-    /// In key order. An INSERT, so that it waits for a flush that has not committed yet, and has the last word.
+    /// In key order.
     SPOIL: (UUIDARRAYOID)
-    "INSERT INTO iot.sensor_state AS s (sensor_id, device_id)
-     SELECT r.sensor_id, r.device_id FROM iot.sensors r
-      WHERE r.sensor_id OPERATOR(pg_catalog.=) ANY ($1)
-      ORDER BY r.sensor_id
-     ON CONFLICT (sensor_id) DO UPDATE SET is_checkpoint = false WHERE s.is_checkpoint");
+    "WITH spoiled AS (
+         SELECT s.sensor_id FROM iot.sensor_state s
+          WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.is_checkpoint
+          ORDER BY s.sensor_id FOR NO KEY UPDATE)
+     UPDATE iot.sensor_state s SET is_checkpoint = false FROM spoiled
+      WHERE s.sensor_id OPERATOR(pg_catalog.=) spoiled.sensor_id");
 
 /// The states written down of `sensor_ids` no longer hold every reading before their newest.
 ///
@@ -144,6 +145,25 @@ statement!(
 pub fn spoil(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<()> {
     let _owner = as_owner();
     session.execute(&SPOIL, &[sensor_ids.into()])?;
+    Ok(())
+}
+
+statement!(
+    /// In key order. An INSERT, so that it waits for whoever writes the row now, and has the last word.
+    SPOIL_AWAITED: (UUIDARRAYOID)
+    "INSERT INTO iot.sensor_state AS s (sensor_id, device_id)
+     SELECT r.sensor_id, r.device_id FROM iot.sensors r
+      WHERE r.sensor_id OPERATOR(pg_catalog.=) ANY ($1)
+      ORDER BY r.sensor_id
+     ON CONFLICT (sensor_id) DO UPDATE SET is_checkpoint = false WHERE s.is_checkpoint");
+
+/// As [`spoil`], and also for states that another transaction has written and not committed yet.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn spoil_awaited(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<()> {
+    let _owner = as_owner();
+    session.execute(&SPOIL_AWAITED, &[sensor_ids.into()])?;
     Ok(())
 }
 

@@ -110,12 +110,14 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     batch.enter_states()?;
     duplicates::find(offered, &batch.groups, &mut batch.outcome.judged, intake.duplicates)?;
     let mut detectors = batch.load_detectors()?;
-    let matches = batch.score(&mut detectors)?;
+    let (matches, late) = batch.score(&mut detectors)?;
     let scored = Instant::now();
 
     let processing = processing::prepare(rules, &batch.groups, &batch.outcome.judged)?;
     partition::ensure_for(c"sensor_data", batch.open_times())?;
     store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged, intake.duplicates)?;
+    // After the rows, as plain SQL does it: the two wait for each other in one order.
+    overlay::spoil_checkpoints(late)?;
     batch.keep_memory(&detectors)?;
     if let Some(processing) = processing {
         processing.run(offered, &batch.outcome.judged)?;
@@ -303,8 +305,8 @@ impl Batch<'_> {
         })
     }
 
-    /// Scores what will be stored and evaluates the rules.
-    fn score(&mut self, detectors: &mut KeyMap<DetectorState>) -> IotResult<Matches> {
+    /// Scores what will be stored and evaluates the rules. Returns what matched, and the sensors with late readings.
+    fn score(&mut self, detectors: &mut KeyMap<DetectorState>) -> IotResult<(Matches, Vec<Uuid>)> {
         let mut matches = Matches::default();
         let zone = DatabaseZone::default();
         let mut late = Vec::new();
@@ -339,8 +341,7 @@ impl Batch<'_> {
             })
             .transpose()?;
         }
-        overlay::spoil_checkpoints(late)?;
-        Ok(matches)
+        Ok((matches, late))
     }
 
     fn open_times(&self) -> impl Iterator<Item = Timestamp> {

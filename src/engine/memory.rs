@@ -15,6 +15,9 @@ use crate::pg::statement::Session;
 /// Stored readings with which a detector that is new to its sensor begins, at most.
 const WARM_UP: i64 = 2_000;
 
+/// Stored readings from which the order-dependent part of a state is found again: an episode mutes at most 200.
+const TAIL: i64 = 250;
+
 /// The states of sensors, after all that is stored of them.
 ///
 /// A checkpoint needs only the readings since. Without one the window is read; the rest of the state goes on from what
@@ -55,6 +58,20 @@ pub fn rebuild(session: &mut Session<'_>, profiles: &[&Profile]) -> IotResult<Ke
         state.observe(&Stored { observation: reading.observation, counted }, &profile.limits);
     })?;
     if !without.is_empty() {
+        // Nothing was written down of these: what depends on the order of the readings follows from the last of them. An
+        // episode is over after so many readings; one that goes on began with a reading that is marked.
+        let unwritten: Vec<Uuid> =
+            without.iter().filter(|id| !older.contains_key(id.as_bytes())).copied().collect();
+        let mut in_episode: KeyMap<bool> = KeyMap::default();
+        reading::visit_tails(session, unwritten, TAIL, |sensor_id, reading, is_onset| {
+            let key = *sensor_id.as_bytes();
+            let Some(profile) = limits.get(&key) else { return };
+            let state = older.entry(key).or_default();
+            let has_begun = in_episode.entry(key).or_default();
+            *has_begun |= is_onset;
+            state.onset(reading.observation.measured_at, reading.is_anomaly && *has_begun);
+            state.observe(&Stored { observation: reading.observation, counted: false }, &profile.limits);
+        })?;
         for (key, mut state) in reading::windows(session, without)? {
             if let Some(older) = older.get(&key) {
                 state.continue_from(older);

@@ -188,23 +188,36 @@ pub fn private_states<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Wr
 }
 
 /// Readings older than their sensor's newest were stored: a checkpoint on disk does not have them, and nobody could tell.
+/// Where a flush has not committed its checkpoint yet, this waits for it.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn spoil_checkpoints(mut sensor_ids: Vec<Uuid>) -> IotResult<()> {
+pub fn spoil_checkpoints(sensor_ids: Vec<Uuid>) -> IotResult<()> {
+    let (mut there, mut on_the_way) = (Vec::new(), Vec::new());
     TRANSACTION.with_borrow_mut(|transaction| {
-        sensor_ids.retain(|sensor_id| {
-            let Some(local) = transaction.sensors.get_mut(sensor_id.as_bytes()) else { return true };
-            let may_be_there =
-                local.handle.as_ref().is_none_or(|handle| handle.checkpointed) && !local.spoiled;
+        for sensor_id in sensor_ids {
+            let Some(local) = transaction.sensors.get_mut(sensor_id.as_bytes()) else {
+                there.push(sensor_id);
+                continue;
+            };
+            let handle = local.handle.as_ref();
+            if handle.is_some_and(|handle| handle.flushing) && !local.spoiled {
+                on_the_way.push(sensor_id);
+            } else if handle.is_none_or(|handle| handle.checkpointed) && !local.spoiled {
+                there.push(sensor_id);
+            }
             local.spoiled = true;
-            may_be_there
-        });
+        }
     });
-    if sensor_ids.is_empty() {
+    if there.is_empty() && on_the_way.is_empty() {
         return Ok(());
     }
-    with_session(|session| sensor_state::spoil(session, sensor_ids))
+    with_session(|session| {
+        if !on_the_way.is_empty() {
+            sensor_state::spoil_awaited(session, on_the_way)?;
+        }
+        if there.is_empty() { Ok(()) } else { sensor_state::spoil(session, there) }
+    })
 }
 
 /// The stored readings of a sensor changed, or will, without its state following: by plain SQL, or at a conflict.
@@ -280,9 +293,7 @@ fn end(committed: bool) {
     if committed && transaction.all_stale && sensors::is_available() {
         sensors::mark_all_stale();
     }
-    if !committed {
-        transaction.flushed.iter().for_each(sensors::mark_dirty);
-    }
+    transaction.flushed.iter().for_each(|key| sensors::end_flush(key, committed));
     for (key, local) in &transaction.sensors {
         let Some(handle) = local.handle.as_ref().filter(|handle| handle.has_entry()) else {
             // Another session may have begun to track it without seeing our rows.

@@ -58,6 +58,8 @@ pub struct Handle {
     pub claimed_before: i64,
     /// Whether a checkpoint of it may be on disk.
     pub checkpointed: bool,
+    /// Whether one may be on its way there, in a transaction that has not ended.
+    pub flushing: bool,
 }
 
 /// Runs `work` on the entry that `handle` touched, if it is still that sensor's.
@@ -75,6 +77,7 @@ pub fn touch(key: SensorKey, device_id: [u8; 16], newest: i64) -> Touched {
         version: 0,
         claimed_before: i64::MAX,
         checkpointed: true,
+        flushing: false,
     };
     if let Some(touched) = with_entry(&key, |index, entry| touch_entry(index, entry, newest)) {
         return touched;
@@ -96,6 +99,7 @@ fn touch_entry(index: u32, entry: &mut Entry, newest: i64) -> Touched {
         version: entry.version,
         claimed_before: i64::MAX,
         checkpointed: entry.checkpointed,
+        flushing: entry.flushing,
     };
     match entry.status {
         Status::Valid => {
@@ -250,6 +254,7 @@ pub fn touch_absent(key: SensorKey) -> Option<Handle> {
             version: entry.version,
             claimed_before: i64::MAX,
             checkpointed: entry.checkpointed,
+            flushing: entry.flushing,
         }
     })
 }
@@ -317,6 +322,7 @@ pub fn take_unflushed(limit: usize) -> Vec<Unflushed> {
             let is_checkpoint = entry.in_flight == 0;
             entry.dirty = !is_checkpoint;
             entry.checkpointed |= is_checkpoint;
+            entry.flushing |= is_checkpoint;
             taken.push(Unflushed {
                 sensor_id: entry.key.sensor_id,
                 device_id: entry.device_id,
@@ -328,9 +334,12 @@ pub fn take_unflushed(limit: usize) -> Vec<Unflushed> {
     taken
 }
 
-/// The entry's change was not written down after all.
-pub fn mark_dirty(key: &SensorKey) {
-    with_entry(key, |_, entry| entry.dirty = true);
+/// The transaction that wrote the entry down has ended; if it rolled back, the change is still to be written.
+pub fn end_flush(key: &SensorKey, committed: bool) {
+    with_entry(key, |_, entry| {
+        entry.flushing = false;
+        entry.dirty |= !committed;
+    });
 }
 
 /// Figures over all databases.

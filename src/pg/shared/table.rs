@@ -63,6 +63,8 @@ pub(super) struct Entry {
     pub(super) dirty: bool,
     /// There may be a checkpoint on disk.
     pub(super) checkpointed: bool,
+    /// A transaction that writes its state down has not ended.
+    pub(super) flushing: bool,
     /// Transactions that touched it and have not ended.
     pub(super) in_flight: u32,
     /// Transactions between announcing their commit and its end.
@@ -256,6 +258,7 @@ pub(super) fn allocate(key: SensorKey, device_id: [u8; 16]) -> bool {
             missed: false,
             dirty: false,
             checkpointed: true,
+            flushing: false,
             in_flight: 0,
             committing: 0,
             incarnation: 0,
