@@ -24,7 +24,7 @@ def run_demo(*arguments):
     environment = clean_environment(IOT_PG_CONFIG=os.environ["IOT_PG_CONFIG"])
     return subprocess.run(
         [sys.executable, str(ROOT / "demo" / "run.py"), *map(str, arguments)], env=environment, check=True, text=True,
-        capture_output=True, stdin=subprocess.DEVNULL, timeout=110).stdout
+        capture_output=True, stdin=subprocess.DEVNULL, timeout=350).stdout
 
 
 def test_a_file_is_replayed(tmp_path):
