@@ -86,7 +86,8 @@ pub fn windows(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<Ke
 }
 
 statement!(
-    /// In order of time for each sensor; partitions before are pruned as the scan starts.
+    /// In order of arrival for each sensor, as keys increase with it: a late reading is to be seen as one again. Partitions
+    /// before are pruned as the scan starts.
     SINCE: (UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4OID)
     "SELECT o.sensor_id, r.measurement_timestamp, r.measurement_value, r.received_at, r.is_anomaly, r.quality_flags
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS o (sensor_id, after)
@@ -95,7 +96,7 @@ statement!(
              WHERE c.sensor_id OPERATOR(pg_catalog.=) o.sensor_id
                AND c.measurement_timestamp OPERATOR(pg_catalog.>) o.after
                AND (c.quality_flags OPERATOR(pg_catalog.&) $3) OPERATOR(pg_catalog.=) 0
-             ORDER BY c.measurement_timestamp) AS r");
+             ORDER BY c.data_id) AS r");
 
 /// A sensor, and the time after which its readings are wanted.
 pub struct Since {
@@ -105,7 +106,7 @@ pub struct Since {
     pub after: Timestamp,
 }
 
-/// Calls `visit` for each accepted reading of each sensor after its time, in order of time.
+/// Calls `visit` for each accepted reading of each sensor after its time, in order of arrival.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
@@ -134,20 +135,20 @@ pub fn visit_since(
 }
 
 statement!(
-    /// The newest ones of each sensor, oldest first.
+    /// The newest ones of each sensor, in order of arrival.
     TAILS: (UUIDARRAYOID, INT8OID, INT4OID)
     "SELECT o.sensor_id, l.measurement_timestamp, l.measurement_value, l.received_at, l.is_anomaly, l.is_onset
        FROM pg_catalog.unnest($1) AS o (sensor_id)
       CROSS JOIN LATERAL (
             SELECT t.* FROM (
-                SELECT r.measurement_timestamp, r.measurement_value, r.received_at, r.is_anomaly, r.is_onset
+                SELECT r.measurement_timestamp, r.measurement_value, r.received_at, r.is_anomaly, r.is_onset, r.data_id
                   FROM iot.sensor_data r
                  WHERE r.sensor_id OPERATOR(pg_catalog.=) o.sensor_id
                    AND (r.quality_flags OPERATOR(pg_catalog.&) $3) OPERATOR(pg_catalog.=) 0
                  ORDER BY r.measurement_timestamp DESC LIMIT $2) AS t
-             ORDER BY t.measurement_timestamp) AS l");
+             ORDER BY t.data_id) AS l");
 
-/// Calls `visit` for the last `count` accepted readings of each sensor, oldest first: sensor, reading, and whether an
+/// Calls `visit` for the last `count` accepted readings of each sensor, in order of arrival: sensor, reading, and whether an
 /// episode began with it.
 ///
 /// # Errors

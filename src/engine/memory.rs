@@ -69,7 +69,9 @@ pub fn rebuild(session: &mut Session<'_>, profiles: &[&Profile]) -> IotResult<Ke
             let state = older.entry(key).or_default();
             let has_begun = in_episode.entry(key).or_default();
             *has_begun |= is_onset;
-            state.onset(reading.observation.measured_at, reading.is_anomaly && *has_begun);
+            if state.is_news(reading.observation.measured_at) {
+                state.onset(reading.observation.measured_at, reading.is_anomaly && *has_begun);
+            }
             state.observe(&Stored { observation: reading.observation, counted: false }, &profile.limits);
         })?;
         for (key, mut state) in reading::windows(session, without)? {
