@@ -348,7 +348,8 @@ fn try_evict(index: u32, even_unwritten: bool) -> Eviction {
         if (*entry).status == Status::Free || (*entry).key != key {
             return Eviction::Refused;
         }
-        if (*entry).used || (*entry).in_flight > 0 {
+        // Whoever writes it down must find it again to say that it is done.
+        if (*entry).used || (*entry).in_flight > 0 || (*entry).flushing {
             (*entry).used = false;
             return Eviction::Refused;
         }
