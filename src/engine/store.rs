@@ -70,9 +70,6 @@ pub fn write(
 ) -> IotResult<()> {
     let Some(table) = in_schema_iot(c"sensor_data") else { return Ok(()) };
     let parent = OpenRelation::open(table, Lock::RowExclusive);
-    // What a trigger of the user makes of a row, the state of its sensor does not know: such rows count as written past the
-    // engine.
-    let unchanged = !bulk_insert::fires_triggers(&parent, OWN_TRIGGERS);
     let open = judged.iter().filter(|reading| reading.fate == Fate::Open).count();
     let mut left = Vec::new();
     if open > 1 {
@@ -98,10 +95,13 @@ pub fn write(
         let conflicts = past_the_executor(&parent, offered, groups, received_at, judged, &mut left)?;
         left.extend(conflicts);
     }
-    drop(parent);
     if left.is_empty() {
         return Ok(());
     }
+    // What a trigger of the user makes of a row, the state of its sensor does not know: such rows count as written past the
+    // engine.
+    let unchanged = !bulk_insert::fires_triggers(&parent, OWN_TRIGGERS);
+    drop(parent);
     through_the_executor(left, offered, received_at, unchanged, judged, policy)
 }
 

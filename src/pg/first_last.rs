@@ -36,17 +36,6 @@ enum Wanted {
     Later,
 }
 
-/// Declares a function to PostgreSQL's function manager, as `PG_FUNCTION_INFO_V1` does.
-macro_rules! function_info {
-    ($($info:ident),*) => {$(
-        #[doc(hidden)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $info() -> &'static pg_sys::Pg_finfo_record {
-            const VERSION_1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
-            &VERSION_1
-        }
-    )*};
-}
 function_info!(pg_finfo_iot_first_transition, pg_finfo_iot_last_transition, pg_finfo_iot_first_last_final);
 
 /// # Safety

@@ -2,6 +2,18 @@
 //! does not wrap. Every block states why it is sound.
 #![allow(unsafe_code)]
 
+/// Declares a function to PostgreSQL's function manager, as `PG_FUNCTION_INFO_V1` does.
+macro_rules! function_info {
+    ($($info:ident),*) => {$(
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $info() -> &'static pg_sys::Pg_finfo_record {
+            const VERSION_1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+            &VERSION_1
+        }
+    )*};
+}
+
 pub mod array;
 pub mod background;
 mod background_entry;

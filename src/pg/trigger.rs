@@ -7,17 +7,6 @@ use crate::catalog;
 use crate::engine::{self, overlay};
 use crate::error::{IotError, OrRaise};
 
-/// Declares a function to PostgreSQL's function manager, as `PG_FUNCTION_INFO_V1` does.
-macro_rules! function_info {
-    ($($info:ident),*) => {$(
-        #[doc(hidden)]
-        #[unsafe(no_mangle)]
-        pub extern "C" fn $info() -> &'static pg_sys::Pg_finfo_record {
-            const VERSION_1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
-            &VERSION_1
-        }
-    )*};
-}
 function_info!(
     pg_finfo_iot_registry_changed,
     pg_finfo_iot_readings_changed,
