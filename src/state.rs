@@ -48,7 +48,15 @@ pub fn flush() -> IotResult<i64> {
             })
             .collect();
         if !written.is_empty() {
-            with_session(|session| sensor_state::store(session, &written))?;
+            with_session(|session| {
+                sensor_state::store(session, &written)?;
+                let spoiled: Vec<Uuid> = taken
+                    .iter()
+                    .filter(|taken| taken.is_checkpoint && sensors::was_spoiled(taken))
+                    .map(|taken| Uuid::from_bytes(taken.sensor_id))
+                    .collect();
+                if spoiled.is_empty() { Ok(()) } else { sensor_state::spoil(session, spoiled) }
+            })?;
         }
         flushed += written.len() as i64;
         if written.len() < CHUNK {

@@ -7,7 +7,7 @@ use pgrx::datum::TimestampWithTimeZone;
 
 use crate::error::IotResult;
 use crate::pg::clock;
-use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
+use crate::pg::relation::{self, Lock, OpenRelation, in_schema_iot};
 use crate::pg::security::ActingAs;
 use crate::pg::statement::Session;
 use crate::statement;
@@ -178,6 +178,13 @@ statement!(IS_WATCHED: ()
 /// Only what PostgreSQL raises.
 pub fn is_watched(session: &mut Session<'_>) -> IotResult<bool> {
     session.execute(&IS_WATCHED, &[])?.first().map_or(Ok(false), |row| row.get(1))
+}
+
+/// Waits until every transaction that has written states down has ended, so that [`spoil_all`] sees what they wrote.
+pub fn await_writers() {
+    if let Some(table) = in_schema_iot(c"sensor_state") {
+        relation::await_writers(table);
+    }
 }
 
 statement!(SPOIL_ALL: ()

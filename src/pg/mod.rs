@@ -24,6 +24,7 @@ pub mod foreign_insert;
 pub mod input;
 pub mod invalidation;
 pub mod jsonb;
+pub mod memory;
 pub mod partition_bounds;
 pub mod random;
 pub mod relation;

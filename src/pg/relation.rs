@@ -24,6 +24,16 @@ pub fn table_of_index(index: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (table != pg_sys::InvalidOid).then_some(table)
 }
 
+/// Waits until every transaction that has written to `relation` so far has ended. Nothing stays locked.
+pub fn await_writers(relation: pg_sys::Oid) {
+    let lock = pg_sys::ShareLock as pg_sys::LOCKMODE;
+    // SAFETY: takes and gives back a lock; an ERROR while waiting leaves none behind.
+    unsafe {
+        pg_sys::LockRelationOid(relation, lock);
+        pg_sys::UnlockRelationOid(relation, lock);
+    }
+}
+
 /// An open relation; closed on drop, its lock kept until the transaction ends.
 pub struct OpenRelation(pg_sys::Relation);
 
