@@ -1,0 +1,1 @@
+-- What 0.2.0 has in another form.
