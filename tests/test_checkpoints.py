@@ -44,6 +44,10 @@ def forget_memory(database, cluster):
     cluster.restart()
 
 
+def is_tracked(database, sensor):
+    return database.value("SELECT iot.latest_time_in_memory(%s) IS NOT NULL", (sensor,))
+
+
 def checkpoints(database):
     return database.value("SELECT count(*) FROM iot.sensor_state WHERE is_checkpoint")
 
@@ -87,8 +91,10 @@ def test_a_checkpoint_written_while_an_unknown_transaction_is_open(full_cluster,
     database = prepare(full_cluster)
     (_, holder), (_, sensor) = add_sensor(database, "D-1"), add_sensor(database, "D-2")
     fill(database.connection, sensor)
+    database.execute(FLUSH)
     with database.connect(autocommit=False) as occupier, database.connect(autocommit=False) as unknown:
         process(occupier, holder, 1, minute(0))
+        assert not is_tracked(database, sensor)
         if how == "engine":
             fill(unknown, sensor, first=20)
         elif how == "plain insert":
@@ -97,9 +103,13 @@ def test_a_checkpoint_written_while_an_unknown_transaction_is_open(full_cluster,
             unknown.execute("DELETE FROM iot.sensor_data WHERE sensor_id = %s AND measurement_value = 22", (sensor,))
         occupier.rollback()
         fill(database.connection, sensor, first=40)
-        database.execute(FLUSH)
-        assert checkpoints(database) == 0, "a transaction is under way that no entry knows of"
-        unknown.commit()
+        assert is_tracked(database, sensor)
+        with ThreadPoolExecutor() as pool, database.connect() as flusher:
+            flush = pool.submit(flusher.execute, FLUSH)
+            wait_until(lambda: flush.done() or waits_for_a_lock(database, flusher), what="flush")
+            unknown.commit()
+            assert flush.result().fetchone()[0] == 1
+    assert checkpoints(database) == 0, "a transaction was under way that no entry knew of"
     forget_memory(database, full_cluster)
     assert_scores_follow_the_rows(database, [sensor])
     fill(database.connection, sensor, first=60)
