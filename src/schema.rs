@@ -37,6 +37,7 @@ extension_sql_file!("../sql/schema/53_detector.sql", name = "detector", requires
 extension_sql_file!("../sql/schema/54_state.sql", name = "state", requires = ["detector"]);
 extension_sql_file!("../sql/schema/55_recalibration.sql", name = "recalibration", requires = ["state"]);
 extension_sql_file!("../sql/schema/56_roads.sql", name = "roads", requires = ["recalibration"]);
-extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["roads"]);
+extension_sql_file!("../sql/schema/57_load_state.sql", name = "load_state", requires = ["roads"]);
+extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["load_state"]);
 extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires = ["command"]);
 extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["readings"], finalize);

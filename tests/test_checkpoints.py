@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from cluster import Cluster, Database, wait_until
@@ -141,3 +142,36 @@ def test_a_checkpoint_on_its_way_when_readings_are_truncated(silent_cluster):
     assert checkpoints(database) == 0
     forget_memory(database, silent_cluster)
     assert_scores_follow_the_rows(database, sensors)
+
+
+def test_states_come_back_before_a_reading_asks_for_them(silent_cluster):
+    """After a restart the latest reading of a silent sensor is found where memory says, not from the newest partition back."""
+    database = prepare(silent_cluster)
+    sensors = [add_sensor(database, f"D-{number}")[1] for number in range(12)]
+    for number, sensor in enumerate(sensors):
+        fill(database.connection, sensor, first=20 * number)
+    database.execute(FLUSH)
+    fill(database.connection, sensors[0], first=500)
+    database.execute("DELETE FROM iot.sensor_data WHERE sensor_id = %s AND measurement_value = 22", (sensors[1],))
+    forget_memory(database, silent_cluster)
+    assert not any(is_tracked(database, sensor) for sensor in sensors)
+    assert database.value("SELECT iot.load_state(5)") == 5
+    assert database.value("SELECT iot.load_state()") == 7
+    assert database.value("SELECT iot.load_state()") == 0
+    assert all(is_tracked(database, sensor) for sensor in sensors)
+    before = database.value("SELECT window_reads FROM iot.iot_stat_ingest")
+    assert_scores_follow_the_rows(database, sensors)
+    assert database.value("SELECT window_reads FROM iot.iot_stat_ingest") == before
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="maximum -1 is negative"):
+        database.execute("SELECT iot.load_state(-1)")
+
+
+def test_no_state_is_given_up_for_one_that_comes_back(full_cluster):
+    database = prepare(full_cluster)
+    first, second = (add_sensor(database, serial)[1] for serial in ("D-1", "D-2"))
+    for sensor in (first, second):
+        fill(database.connection, sensor)
+        database.execute(FLUSH)
+    assert is_tracked(database, second)
+    assert database.value("SELECT iot.load_state()") == 0
+    assert is_tracked(database, second)

@@ -51,6 +51,25 @@ pub fn load(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<Vec<K
     Ok(kept)
 }
 
+statement!(WRITTEN: ()
+    "SELECT s.sensor_id FROM iot.sensor_state s WHERE s.state IS NOT NULL
+      ORDER BY s.last_received_at DESC NULLS LAST");
+
+/// The sensors whose states are written down, those heard of last first.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn written(session: &mut Session<'_>) -> IotResult<Vec<Uuid>> {
+    let _owner = as_owner();
+    let rows = session.execute(&WRITTEN, &[])?;
+    let mut found = Vec::with_capacity(rows.count());
+    rows.for_each(|row| {
+        found.push(row.get(1)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 statement!(
     /// In key order, so that two sessions with the same sensors do not deadlock. The newest reading decides.
     STORE: (

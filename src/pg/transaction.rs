@@ -110,6 +110,12 @@ pub fn keeps_its_snapshot() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
+/// Whether this is a standby: its rows come from elsewhere, and nobody here is told.
+pub fn is_in_recovery() -> bool {
+    // SAFETY: reads the state of the server.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
 /// Runs `work` in a subtransaction, and undoes what it did unless `keep` likes the result (or when it fails).
 ///
 /// # Errors

@@ -292,6 +292,11 @@ fn stale(entry: &mut Entry) {
     }
 }
 
+/// Whether there is an entry for the sensor, of whatever worth.
+pub fn is_tracked(key: &SensorKey) -> bool {
+    with_entry(key, |_, _| ()).is_some()
+}
+
 /// The committed state of a sensor, if it is tracked and valid, and no commit that can be seen already is yet to reach it.
 pub fn peek(key: &SensorKey) -> Option<Box<SensorState>> {
     with_entry(key, |_, entry| {
