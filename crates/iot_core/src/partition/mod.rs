@@ -10,6 +10,6 @@ mod retention;
 pub use age::Age;
 pub use interval::{IntervalError, PartitionInterval, PartitionRange};
 pub use maintenance::{Existing, Plan, Settings, Step, Tier, maintain};
-pub use name::{numbered_name, partition_name, subpartition_name};
+pub use name::{index_key, index_name, numbered_name, partition_name, subpartition_name};
 pub use plan::{plan, range_for};
 pub use retention::{Keep, Lifetime, Reason, Rule};

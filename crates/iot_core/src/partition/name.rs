@@ -32,6 +32,22 @@ pub fn subpartition_name(partition: &str, value: &str) -> String {
     format!("{}{suffix}", &partition[..partition.floor_char_boundary(room)])
 }
 
+/// What tells an index of a tier from the others: the same for definitions that differ only in white space.
+pub fn index_key(definition: &str) -> String {
+    let words = definition.split_whitespace();
+    // FNV-1a: short, and the same for ever; the key is a part of names that dumps carry on.
+    let hash = words
+        .flat_map(|word| word.bytes().chain([b' ']))
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("tier_{hash:08x}")
+}
+
+/// The name of the index with that key on a partition. Cut as [`partition_name`] is.
+pub fn index_name(partition: &str, key: &str) -> String {
+    let room = MAXIMUM_NAME_LENGTH.saturating_sub(key.len() + 1);
+    format!("{}_{key}", &partition[..partition.floor_char_boundary(room)])
+}
+
 /// `name` itself, then `name_1`, `name_2` …, within 63 bytes.
 pub fn numbered_name(name: &str, attempt: u32) -> String {
     if attempt == 0 {
@@ -151,6 +167,16 @@ mod tests {
         assert_eq!(subpartition_name("readings_2026_11", "3"), "readings_2026_11_3");
         assert!(subpartition_name(&"x".repeat(63), &"é".repeat(63)).len() <= 63);
         assert_eq!(subpartition_name(&"x".repeat(63), "ab"), format!("{}_ab", "x".repeat(60)));
+    }
+
+    #[test]
+    fn indexes_of_tiers_are_known_by_their_names() {
+        let key = index_key("(device_id,  at DESC)\n");
+        assert_eq!(key, index_key("(device_id, at DESC)"));
+        assert_ne!(key, index_key("(device_id, at)"));
+        assert_eq!((key.len(), index_key("").as_str()), (13, "tier_811c9dc5"));
+        assert_eq!(index_name("a_2026_11", &key), format!("a_2026_11_{key}"));
+        assert_eq!(index_name(&"x".repeat(63), &key).len(), 63);
     }
 
     #[test]
