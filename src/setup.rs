@@ -188,8 +188,8 @@ fn run(session: &mut Session<'_>, wishes: Wishes) -> IotResult<Report> {
     {
         let (interval, premake) = (policy.interval, u32::try_from(policy.premake).unwrap_or(0));
         let time_column = partition_bounds::time_column(&OpenRelation::open(table, Lock::AccessShare))?;
-        partition_policy::store(session, table, &time_column, policy)?;
-        let made = partition::create_missing(session, table, interval, |existing| {
+        partition_policy::store(session, table, &time_column, policy.clone())?;
+        let made = partition::create_missing(session, table, interval, &policy.management, |existing| {
             plan(existing, interval, clock::now(), premake)
         })?;
         report.partitions_created.extend(made.into_iter().map(|(name, _)| name));

@@ -10,7 +10,7 @@ use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 
 use super::tiers;
 use crate::catalog::partition::{self, Model, Policy, Trigger};
-use crate::catalog::partition_policy::{self, Management};
+use crate::catalog::partition_policy::Management;
 use crate::engine;
 use crate::error::{IotError, IotResult};
 use crate::pg::partition_bounds::{self, TimeType};
@@ -18,11 +18,13 @@ use crate::pg::policy;
 use crate::pg::relation::{self, Lock, OpenRelation};
 use crate::pg::statement::Session;
 
-/// Makes the partitions that `choose` picks, given those that exist; takes no lock worth mentioning when it picks none.
+/// Makes the partitions that `choose` picks as `management` wants them, given those that exist; takes no lock worth mentioning when it picks none.
 ///
 /// Sessions that race for the same partition meet at the lock that ATTACH needs anyway, which also holds off partitions
 /// made by hand; the later one looks again and finds nothing left to do. (An advisory lock would be one that anybody can
 /// take and keep.)
+///
+/// Reads PostgreSQL's own catalogue only: the current user may be an owner who cannot read ours.
 ///
 /// # Errors
 /// 42809 when `table` is not partitioned by time; else what PostgreSQL raises.
@@ -30,6 +32,7 @@ pub fn create_missing(
     session: &mut Session<'_>,
     table: Oid,
     interval: PartitionInterval,
+    management: &Management,
     choose: impl Fn(&[PartitionRange]) -> Vec<PartitionRange>,
 ) -> IotResult<Vec<(String, PartitionRange)>> {
     if choose(&partition_bounds::ranges(&OpenRelation::open(table, Lock::AccessShare))?).is_empty() {
@@ -40,8 +43,7 @@ pub fn create_missing(
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
-    let policy = partition_policy::load(session, table)?;
-    let workshop = Workshop::open(session, &parent, policy.map(|policy| policy.management))?;
+    let workshop = Workshop::open(session, &parent, management)?;
     let names: Vec<_> = chosen
         .iter()
         .map(|&range| free_name(&parent.schema(), &partition_name(&parent.name(), interval, range)))
@@ -87,7 +89,7 @@ impl Workshop {
     pub fn open(
         session: &mut Session<'_>,
         parent: &OpenRelation,
-        management: Option<Management>,
+        management: &Management,
     ) -> IotResult<Self> {
         let oid = parent.oid();
         let model = partition::model(session, oid)?
@@ -103,7 +105,7 @@ impl Workshop {
             model,
             policies,
             triggers: partition::truncate_triggers(session, oid)?,
-            management: management.unwrap_or_default(),
+            management: management.clone(),
         })
     }
 

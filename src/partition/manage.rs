@@ -35,23 +35,8 @@ struct Wishes {
     storage_parameters: Option<Vec<String>>,
 }
 
-/// The rows of `manage_partitions()`.
-type Rows = TableIterator<
-    'static,
-    (
-        name!(action, String),
-        name!(partition_name, String),
-        name!(range_start, Option<TimestampWithTimeZone>),
-        name!(range_end, Option<TimestampWithTimeZone>),
-        name!(row_estimate, Option<i64>),
-        name!(bytes, Option<i64>),
-        name!(reason, String),
-        name!(outcome, String),
-    ),
->;
-
 #[pg_extern(sql = false)]
-#[expect(clippy::too_many_arguments, reason = "the parameters of a SQL function")]
+#[expect(clippy::too_many_arguments, clippy::type_complexity, reason = "the parameters of a SQL function")]
 fn manage_partitions(
     parent: Option<Oid>,
     partition_interval: Option<Interval>,
@@ -71,7 +56,19 @@ fn manage_partitions(
     storage_parameters: Option<Vec<Option<String>>>,
     dry_run: Option<bool>,
     force: Option<bool>,
-) -> Rows {
+) -> TableIterator<
+    'static,
+    (
+        name!(action, String),
+        name!(partition_name, String),
+        name!(range_start, Option<TimestampWithTimeZone>),
+        name!(range_end, Option<TimestampWithTimeZone>),
+        name!(row_estimate, Option<i64>),
+        name!(bytes, Option<i64>),
+        name!(reason, String),
+        name!(outcome, String),
+    ),
+> {
     let list = |given: Option<Vec<Option<String>>>| {
         given.map(|list| list.into_iter().map(Option::unwrap_or_default).collect::<Vec<String>>())
     };

@@ -19,7 +19,7 @@ use iot_core::time::Timestamp;
 use pgrx::pg_sys::Oid;
 use pgrx::{PgSqlErrorCode, pg_extern};
 
-use crate::catalog::partition_policy;
+use crate::catalog::partition_policy::{self, Management};
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
 use crate::pg::security::{self, ActingAs};
@@ -52,10 +52,10 @@ pub fn ensure_for(name: &CStr, times: impl Iterator<Item = Timestamp>) -> IotRes
     // ATTACH wants the parent unused by this session.
     drop(parent);
     with_session(|session| {
-        let interval = interval_of(session, table)?;
+        let (interval, management) = policy_of(session, table)?;
         let _owner = ActingAs::restricted(owner);
         for at in missing {
-            create_missing(session, table, interval, |existing| {
+            create_missing(session, table, interval, &management, |existing| {
                 range_for(existing, interval, at).into_iter().collect()
             })?;
         }
@@ -63,14 +63,16 @@ pub fn ensure_for(name: &CStr, times: impl Iterator<Item = Timestamp>) -> IotRes
     })
 }
 
-/// The partition interval of `table`: its policy's, else that of the readings, else a month.
-fn interval_of(session: &mut Session<'_>, table: Oid) -> IotResult<PartitionInterval> {
-    for table in std::iter::once(table).chain(in_schema_iot(c"sensor_data")) {
-        if let Some(policy) = partition_policy::load(session, table)? {
-            return Ok(policy.interval);
-        }
+/// How partitions of `table` are made: as its policy says, else in the interval of the readings, else by month.
+fn policy_of(session: &mut Session<'_>, table: Oid) -> IotResult<(PartitionInterval, Management)> {
+    if let Some(policy) = partition_policy::load(session, table)? {
+        return Ok((policy.interval, policy.management));
     }
-    Ok(PartitionInterval::Month)
+    let readings = match in_schema_iot(c"sensor_data") {
+        Some(readings) => partition_policy::load(session, readings)?,
+        None => None,
+    };
+    Ok((readings.map_or(PartitionInterval::Month, |policy| policy.interval), Management::default()))
 }
 
 /// The interval of which the newest partition is a whole range.
@@ -107,8 +109,9 @@ fn create_monthly_partition(parent: Oid, year: i32, month: i32) -> Option<String
     };
     let owner = require_owner(parent).or_raise();
     with_session(|session| {
+        let (_, management) = policy_of(session, parent)?;
         let _owner = ActingAs::restricted(owner);
-        create_missing(session, parent, PartitionInterval::Month, |existing| {
+        create_missing(session, parent, PartitionInterval::Month, &management, |existing| {
             range_for(existing, PartitionInterval::Month, first).into_iter().collect()
         })
     })
@@ -126,8 +129,9 @@ fn create_future_partitions(parent: Oid, months_ahead: i32) -> Vec<String> {
     };
     let owner = require_owner(parent).or_raise();
     with_session(|session| {
+        let (_, management) = policy_of(session, parent)?;
         let _owner = ActingAs::restricted(owner);
-        create_missing(session, parent, PartitionInterval::Month, |existing| {
+        create_missing(session, parent, PartitionInterval::Month, &management, |existing| {
             plan(existing, PartitionInterval::Month, clock::now(), premake)
         })
     })

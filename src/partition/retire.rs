@@ -139,7 +139,13 @@ pub fn finish(
 pub fn statements(table: Oid, survey: &Survey) -> Vec<String> {
     let parent = OpenRelation::look(table, OpenRelation::qualified_name);
     let literal = |name: &str| format!("{}::pg_catalog.regclass", quote_literal(name));
+    let drop_retired = format!("SELECT iot.drop_retired_partitions({})", literal(&parent));
     let mut statements = Vec::new();
+    // Only one partition of a table can be on its way out at a time.
+    if survey.states.iter().any(|state| state.is_retired) {
+        statements.push(drop_retired.clone());
+    }
+    let before = statements.len();
     for step in &survey.plan.steps {
         let Step::Drop { partition, .. } = step else { continue };
         let Some(facts) = survey.facts.get(&survey.partitions[*partition].0) else { continue };
@@ -151,8 +157,8 @@ pub fn statements(table: Oid, survey: &Survey) -> Vec<String> {
         ));
         statements.push(format!("ALTER TABLE {parent} DETACH PARTITION {partition} CONCURRENTLY"));
     }
-    if !statements.is_empty() || survey.states.iter().any(|state| state.is_retired) {
-        statements.push(format!("SELECT iot.drop_retired_partitions({})", literal(&parent)));
+    if statements.len() > before {
+        statements.push(drop_retired);
     }
     statements
 }

@@ -107,11 +107,12 @@ pub fn run(
     policy: &PartitionPolicy,
     order: Order,
 ) -> IotResult<Vec<Action>> {
+    let scope = Scope { force: order.force, with_facts: false, now: clock::now() };
+    let mut survey = Survey::take(session, table, policy, scope)?;
+    // From here on as the owner, who need not be allowed to read our catalogue.
     let owner = OpenRelation::look(table, OpenRelation::owner);
     let _owner = ActingAs::restricted(owner);
     let (patience, _settings) = Patience::begin();
-    let scope = Scope { force: order.force, with_facts: false, now: clock::now() };
-    let mut survey = Survey::take(session, table, policy, scope)?;
     survey.plan.steps.retain(|step| {
         let is_new = matches!(step, Step::Create(_));
         let takes_rows = !is_new && !matches!(step, Step::Index { .. });
@@ -129,7 +130,7 @@ pub fn run(
     }
     actions.extend(retire::drop_partitions(session, table, &survey, patience)?);
     rewrite_all(session, table, policy, &survey, patience, &mut actions)?;
-    create_all(session, table, &survey, patience, &mut actions)?;
+    create_all(session, table, policy, &survey, patience, &mut actions)?;
     change_indexes(session, table, policy, &survey, patience, &mut actions)?;
     for action in &actions {
         if let Outcome::Failed(why) = &action.outcome {
@@ -149,10 +150,10 @@ pub fn run(
 /// # Errors
 /// What ends more than one step.
 pub fn finish(session: &mut Session<'_>, table: Oid) -> IotResult<Vec<Action>> {
+    let states = partition_state::of_parent(session, table)?;
     let owner = OpenRelation::look(table, OpenRelation::owner);
     let _owner = ActingAs::restricted(owner);
     let (patience, _settings) = Patience::begin();
-    let states = partition_state::of_parent(session, table)?;
     retire::finish(session, table, &states, patience)
 }
 
@@ -250,7 +251,7 @@ fn rewrite_all(
             Some(open) => open,
             None => {
                 let parent = OpenRelation::open(table, Lock::AccessShare);
-                workshop.insert(Workshop::open(session, &parent, Some(policy.management.clone()))?)
+                workshop.insert(Workshop::open(session, &parent, &policy.management)?)
             }
         };
         let facts = survey.facts(*partition)?;
@@ -299,6 +300,7 @@ pub fn log_forced(table: Oid, partition: &str, guard: &str) {
 fn create_all(
     session: &mut Session<'_>,
     table: Oid,
+    policy: &PartitionPolicy,
     survey: &Survey,
     patience: Patience,
     actions: &mut Vec<Action>,
@@ -322,7 +324,7 @@ fn create_all(
         if default.is_some_and(|default| !relation::try_lock(default, Lock::AccessExclusive, patience.0)) {
             locked();
         }
-        make::create_missing(session, table, interval, |existing| {
+        make::create_missing(session, table, interval, &policy.management, |existing| {
             plan(existing, interval, clock::now(), premake)
         })
     })?;

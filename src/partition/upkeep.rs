@@ -118,16 +118,8 @@ pub fn statements(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Ve
     let mut first = Vec::new();
     let mut then = Vec::new();
     for (table, policy) in managed(session, table)? {
-        let owner = OpenRelation::look(table, OpenRelation::owner);
-        let survey = {
-            let _owner = ActingAs::restricted(owner);
-            Survey::take(
-                session,
-                table,
-                &policy,
-                Scope { force: false, with_facts: false, now: clock::now() },
-            )?
-        };
+        let scope = Scope { force: false, with_facts: false, now: clock::now() };
+        let survey = Survey::take(session, table, &policy, scope)?;
         let name = OpenRelation::look(table, OpenRelation::qualified_name);
         let literal = format!("{}::pg_catalog.regclass", quote_literal(&name));
         let steps = &survey.plan.steps;

@@ -197,12 +197,14 @@ pub fn attempt<T>(work: impl FnOnce() -> IotResult<T>) -> IotResult<Attempt<T>> 
         Ok(Some(Err(error))) => Ok(Attempt::Failed(error.message().to_owned())),
         Ok(None) => Err(IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "nothing was tried")),
         Err(error) => match &*error {
-            CaughtError::PostgresError(report) => match report.sql_error_code() {
-                PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
-                | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => Ok(Attempt::Locked),
-                code if ends_more(code) => error.rethrow(),
-                _ => Ok(Attempt::Failed(report.message().to_owned())),
-            },
+            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
+                match report.sql_error_code() {
+                    PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+                    | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => Ok(Attempt::Locked),
+                    code if ends_more(code) => error.rethrow(),
+                    _ => Ok(Attempt::Failed(report.message().to_owned())),
+                }
+            }
             _ => error.rethrow(),
         },
     }
