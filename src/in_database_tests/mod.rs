@@ -10,6 +10,7 @@ mod duplicates;
 mod ingest;
 mod partition_manager;
 mod partitions;
+mod plain_tables;
 mod processing;
 mod quality;
 mod readings;
