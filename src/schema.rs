@@ -27,7 +27,13 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/schema/30_partition.sql", name = "partition", requires = ["quality_limits"]);
 extension_sql_file!("../sql/schema/31_duplicates.sql", name = "duplicates", requires = ["partition"]);
-extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["duplicates"]);
+extension_sql_file!(
+    "../sql/schema/32_partition_manager.sql",
+    name = "partition_manager",
+    requires = ["duplicates"]
+);
+extension_sql_file!("../sql/schema/33_retention.sql", name = "retention", requires = ["partition_manager"]);
+extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["retention"]);
 extension_sql_file!("../sql/schema/41_alert_triggers.sql", name = "alert_triggers", requires = ["alert"]);
 extension_sql_file!("../sql/schema/45_processing.sql", name = "processing", requires = ["alert_triggers"]);
 extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["processing"]);

@@ -111,10 +111,18 @@ impl<'connection> Session<'connection> {
     /// # Errors
     /// As [`Session::execute`].
     pub fn run(&mut self, text: &str) -> IotResult<()> {
+        self.query(text).map(drop)
+    }
+
+    /// The same for a query, with its rows.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub fn query(&mut self, text: &str) -> IotResult<Rows<'connection>> {
         let c_text = c_text(text)?;
         // SAFETY: SPI is connected; the text lives during the call.
         let status = unsafe { pg_sys::SPI_execute(c_text.as_ptr(), false, 0) };
-        Self::rows(status, text).map(drop)
+        Self::rows(status, text)
     }
 
     fn rows(status: i32, text: &str) -> IotResult<Rows<'connection>> {
