@@ -22,6 +22,8 @@ mod guc;
 #[allow(unsafe_code)]
 mod ingest;
 #[allow(unsafe_code)]
+mod job;
+#[allow(unsafe_code)]
 mod partition;
 mod pg;
 #[allow(unsafe_code)]

@@ -39,4 +39,5 @@ extension_sql_file!("../sql/schema/55_recalibration.sql", name = "recalibration"
 extension_sql_file!("../sql/schema/56_roads.sql", name = "roads", requires = ["recalibration"]);
 extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["roads"]);
 extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires = ["command"]);
-extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["readings"], finalize);
+extension_sql_file!("../sql/schema/80_job.sql", name = "job", requires = ["readings"]);
+extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["job"], finalize);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use iot_core::job;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::CaughtError;
 
@@ -56,6 +57,19 @@ impl Failure {
     /// Whether somebody, or the clock, cancelled it.
     pub fn is_cancellation(&self) -> bool {
         self.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+    }
+}
+
+impl From<Failure> for job::Failure {
+    fn from(failure: Failure) -> Self {
+        Self { sqlstate: failure.sqlstate(), message: failure.message }
+    }
+}
+
+impl From<Failure> for job::Outcome {
+    fn from(failure: Failure) -> Self {
+        let time_is_up = failure.is_timeout;
+        Self::of_error(failure.into(), time_is_up)
     }
 }
 

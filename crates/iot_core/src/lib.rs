@@ -15,6 +15,7 @@ pub mod bucket;
 pub mod detect;
 pub mod device;
 pub mod ingest;
+pub mod job;
 mod json;
 pub mod jsonb;
 mod number;
