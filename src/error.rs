@@ -85,9 +85,7 @@ impl IotError {
 
     /// The five characters of the SQLSTATE.
     pub fn sqlstate(&self) -> String {
-        // Six bits for each character, the first one lowest.
-        let code = self.code as u32;
-        (0..5).filter_map(|place| char::from_u32((code >> (6 * place) & 0x3f) + u32::from(b'0'))).collect()
+        sqlstate_text(self.code)
     }
 
     /// Whether it tells of a defect of ours rather than of what the client gave.
@@ -119,6 +117,13 @@ impl IotError {
         }
         report.report(level);
     }
+}
+
+/// The five characters of a SQLSTATE.
+pub fn sqlstate_text(code: PgSqlErrorCode) -> String {
+    // Six bits for each character, the first one lowest.
+    let code = code as u32;
+    (0..5).filter_map(|place| char::from_u32((code >> (6 * place) & 0x3f) + u32::from(b'0'))).collect()
 }
 
 /// Turns an `Err` into a raised error, at the boundary of a SQL function.

@@ -115,7 +115,7 @@ pub fn flush(database: u32) {
     }
     let mut name = String::new();
     let result = background::in_transaction(c"writing down the state of the ingest engine", || {
-        name = background::database_name();
+        name = background::name_of_database(background::current_database());
         let is_wanted = background::has_extension(c"iot_ext") && in_schema_iot(c"sensor_state").is_some();
         if is_wanted {
             crate::state::flush().or_raise();

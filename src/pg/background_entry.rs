@@ -21,3 +21,13 @@ pub unsafe extern "C-unwind" fn iot_ext_launcher_main(_argument: pg_sys::Datum) 
 pub unsafe extern "C-unwind" fn iot_ext_flush_main(argument: pg_sys::Datum) {
     crate::worker::flush(argument.value() as u32);
 }
+
+/// The worker that runs top-level statements for a session; the argument is the handle of a shared memory segment.
+///
+/// # Safety
+/// For the postmaster to call, by its name.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn iot_ext_statement_main(argument: pg_sys::Datum) {
+    super::top_level::serve(argument.value() as u32);
+}

@@ -80,3 +80,34 @@ pub fn sees_all_rows(table: pg_sys::Oid) -> bool {
                 != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
     }
 }
+
+/// Whether `role` exists and has LOGIN.
+pub fn may_log_in(role: pg_sys::Oid) -> bool {
+    // SAFETY: reads a row of pg_authid in the catalogue cache and gives it back.
+    unsafe {
+        let row =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::AUTHOID as i32, pg_sys::Datum::from(role));
+        if row.is_null() {
+            return false;
+        }
+        let header = (*row).t_data;
+        let form: *const pg_sys::FormData_pg_authid =
+            header.cast::<u8>().add(usize::from((*header).t_hoff)).cast();
+        let may = (*form).rolcanlogin;
+        pg_sys::ReleaseSysCache(row);
+        may
+    }
+}
+
+/// Name of a role, or its number when it is gone.
+pub fn role_name(role: pg_sys::Oid) -> String {
+    // SAFETY: looks the role up in the catalogue cache; NULL when it is gone.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        if name.is_null() {
+            role.to_u32().to_string()
+        } else {
+            std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
+        }
+    }
+}

@@ -104,6 +104,35 @@ pub fn is_in_block() -> bool {
     nesting_level() > 1 || unsafe { pg_sys::IsTransactionBlock() }
 }
 
+/// Whether a C procedure was called so that it may COMMIT: by CALL outside of a block, not from within a function.
+/// `call` is what PostgreSQL passed to the procedure.
+pub fn may_commit(call: pg_sys::FunctionCallInfo) -> bool {
+    // SAFETY: the context of a call is null or a node, and a CallContext when its tag says so.
+    unsafe {
+        let context = (*call).context;
+        !context.is_null()
+            && (*context).type_ == pg_sys::NodeTag::T_CallContext
+            && !(*context.cast::<pg_sys::CallContext>()).atomic
+    }
+}
+
+/// COMMIT in a procedure that [`may_commit`]. The transaction that follows has no snapshot: with it gone, nobody waits
+/// for us, and catalogues may be looked at, but before anything else is read call [`take_snapshot`].
+pub fn commit_in_procedure() {
+    // SAFETY: a connection of our own, allowed to commit as the caller checked; closed at once.
+    unsafe {
+        pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
+        pg_sys::SPI_commit();
+        pg_sys::SPI_finish();
+    }
+}
+
+/// Gives the procedure a snapshot again.
+pub fn take_snapshot() {
+    // SAFETY: the portal of CALL is the one that runs.
+    unsafe { pg_sys::EnsurePortalSnapshotExists() };
+}
+
 /// Whether every statement of this transaction sees the same snapshot (REPEATABLE READ, SERIALIZABLE).
 pub fn keeps_its_snapshot() -> bool {
     // SAFETY: a setting of the current transaction.
