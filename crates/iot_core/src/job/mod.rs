@@ -1,11 +1,13 @@
 //! Jobs: when they start, and how their runs end.
 
 mod cron;
+mod kind;
 mod outcome;
 mod schedule;
 mod zone;
 
 pub use cron::Cron;
+pub use kind::{Kind, Target};
 pub use outcome::{Failure, Outcome};
 pub use schedule::{Every, Recurrence, Retries, Schedule, ScheduleError};
 pub use zone::{Utc, Zone};
