@@ -109,7 +109,7 @@ pub fn as_catalogue_owner() -> IotResult<ActingAs> {
 macro_rules! select_job {
     ($rest:literal) => {
         concat!(
-            "SELECT j.job_id, j.job_name, j.job_kind, j.owner, j.target, j.parameters, j.command, j.schedule_interval,
+            "SELECT j.job_id, j.job_name, j.job_kind, j.owner::pg_catalog.oid, j.target::pg_catalog.oid, j.parameters, j.command, j.schedule_interval,
                     j.schedule_cron, j.time_zone, j.jitter, j.first_start, j.timeout, j.max_retries, j.retry_delay,
                     j.is_paused, j.pause_reason, j.created_at
                FROM iot.job j ",

@@ -39,7 +39,7 @@ pub struct Pending {
 }
 
 statement!(PENDING: (TIMESTAMPTZOID)
-    "SELECT s.next_start, s.consecutive_failures, s.running_pid, j.job_id, j.owner, r.oid IS NOT NULL, s.job_id IS NOT NULL
+    "SELECT s.next_start, s.consecutive_failures, s.running_pid, j.job_id, j.owner::pg_catalog.oid, r.oid IS NOT NULL, s.job_id IS NOT NULL
        FROM iot.job j
        LEFT JOIN iot.job_state s ON s.job_id OPERATOR(pg_catalog.=) j.job_id
        LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) j.owner
@@ -171,7 +171,7 @@ statement!(END_STATE: (INT8OID, TIMESTAMPTZOID, TEXTOID, TEXTOID, INT4OID, BOOLO
 statement!(TRIM: (INT8OID, TIMESTAMPTZOID, INT8OID)
     "DELETE FROM iot.job_run r
       WHERE r.job_id OPERATOR(pg_catalog.=) $1 AND r.outcome OPERATOR(pg_catalog.<>) 'running'
-        AND (r.started_at OPERATOR(pg_catalog.<) $2 OPERATOR(pg_catalog.-) INTERVAL '30 days'
+        AND (r.started_at OPERATOR(pg_catalog.<) ($2 OPERATOR(pg_catalog.-) INTERVAL '30 days')
              OR r.run_id OPERATOR(pg_catalog.<=) (
                  SELECT o.run_id FROM iot.job_run o WHERE o.job_id OPERATOR(pg_catalog.=) $1
                   ORDER BY o.run_id DESC OFFSET $3 LIMIT 1))");
@@ -242,7 +242,7 @@ fn told(outcome: &Outcome) -> (Option<&str>, Option<&str>) {
 statement!(REPEAT_DEFERRAL: (INT8OID, TIMESTAMPTZOID, TEXTOID)
     "UPDATE iot.job_run r
         SET finished_at = $2,
-            detail = pg_catalog.jsonb_build_object('times', COALESCE((r.detail OPERATOR(pg_catalog.->>) 'times')::pg_catalog.int8, 1) OPERATOR(pg_catalog.+) 1)
+            detail = pg_catalog.jsonb_build_object('times', (COALESCE((r.detail OPERATOR(pg_catalog.->>) 'times')::pg_catalog.int8, 1) OPERATOR(pg_catalog.+) 1))
       WHERE r.run_id OPERATOR(pg_catalog.=) (
                 SELECT o.run_id FROM iot.job_run o WHERE o.job_id OPERATOR(pg_catalog.=) $1 ORDER BY o.run_id DESC LIMIT 1)
         AND r.outcome OPERATOR(pg_catalog.=) 'deferred' AND r.message OPERATOR(pg_catalog.=) $3");
