@@ -5,6 +5,7 @@
 use iot_core::alert::{ConditionError, TemplateError};
 use iot_core::bucket::BucketError;
 use iot_core::ingest::{CalibrationError, QualityLimitsError, TimeRejection, ValueRejection};
+use iot_core::job::ScheduleError;
 use iot_core::partition::IntervalError;
 use iot_core::processing::RuleSetError;
 use iot_core::unit::UnitError;
@@ -203,6 +204,12 @@ impl From<TimeRejection> for IotError {
 
 impl From<BucketError> for IotError {
     fn from(error: BucketError) -> Self {
+        Self::invalid_argument(error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<ScheduleError> for IotError {
+    fn from(error: ScheduleError) -> Self {
         Self::invalid_argument(error.to_string()).hint(error.hint())
     }
 }

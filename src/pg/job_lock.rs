@@ -114,6 +114,12 @@ pub unsafe extern "C-unwind" fn iot_jobs_restored(_call: pg_sys::FunctionCallInf
     pg_sys::Datum::from(0)
 }
 
+/// This process, as `pg_backend_pid()`.
+pub fn own_pid() -> i32 {
+    // SAFETY: set once when the process started.
+    unsafe { pg_sys::MyProcPid }
+}
+
 fn tag(job_id: i64) -> Option<pg_sys::LOCKTAG> {
     let catalogue = in_schema_iot(c"job")?;
     let number = job_id as u64;

@@ -1,5 +1,7 @@
 //! Running a short piece of work as another role.
 
+use std::ffi::CStr;
+
 use pgrx::pg_sys;
 
 /// While it lives, the current user is another role, without the right to change it back (security-restricted), and
@@ -15,18 +17,43 @@ pub struct ActingAs {
 impl ActingAs {
     /// Acts as `role` with everything that code of others could abuse switched off.
     pub fn restricted(role: pg_sys::Oid) -> Self {
+        Self::begin(role, pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION)
+    }
+
+    /// Acts as `role` for a command that restricts itself where it runs code of others, and that could not do its work in a
+    /// restricted context: REFRESH MATERIALIZED VIEW CONCURRENTLY makes a temporary table.
+    pub fn for_restricting_command(role: pg_sys::Oid) -> Self {
+        Self::begin(role, pg_sys::SECURITY_LOCAL_USERID_CHANGE)
+    }
+
+    /// As [`ActingAs::restricted`], unless the session is the role's own: its code may do there what it likes.
+    pub fn unless_itself(role: pg_sys::Oid) -> Self {
+        // SAFETY: reads backend variables.
+        if unsafe { pg_sys::GetSessionUserId() } == role && current() == (role, 0) {
+            return Self::begin(role, 0);
+        }
+        Self::restricted(role)
+    }
+
+    fn begin(role: pg_sys::Oid, restrictions: u32) -> Self {
         let (previous_user, previous_context) = current();
-        let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
         // SAFETY: sets two backend variables; `role` comes from the catalogue. The level opened here is closed on drop.
         let settings_level = unsafe {
-            pg_sys::SetUserIdAndSecContext(role, previous_context | restricted as i32);
+            pg_sys::SetUserIdAndSecContext(role, previous_context | restrictions as i32);
             pg_sys::NewGUCNestLevel()
         };
+        let acting = Self { previous_user, previous_context, settings_level };
+        acting.set(c"search_path", c"pg_catalog, pg_temp");
+        acting
+    }
+
+    /// Sets a parameter as long as this lives.
+    pub fn set(&self, parameter: &CStr, value: &CStr) {
         // SAFETY: both strings are NUL-terminated and copied; an ERROR leaves the level to the abort.
         unsafe {
             pg_sys::set_config_option(
-                c"search_path".as_ptr(),
-                c"pg_catalog, pg_temp".as_ptr(),
+                parameter.as_ptr(),
+                value.as_ptr(),
                 pg_sys::GucContext::PGC_USERSET,
                 pg_sys::GucSource::PGC_S_SESSION,
                 pg_sys::GucAction::GUC_ACTION_SAVE,
@@ -35,7 +62,6 @@ impl ActingAs {
                 false,
             );
         }
-        Self { previous_user, previous_context, settings_level }
     }
 }
 
@@ -68,6 +94,12 @@ pub fn current_user() -> pg_sys::Oid {
 pub fn current_user_has_privileges_of(role: pg_sys::Oid) -> bool {
     // SAFETY: looks roles up in the catalogue cache.
     unsafe { pg_sys::has_privs_of_role(current_user(), role) }
+}
+
+/// Whether `role` has the privileges of `other` (is it, inherits it, or is superuser).
+pub fn has_privileges_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
+    // SAFETY: looks roles up in the catalogue cache.
+    unsafe { pg_sys::has_privs_of_role(role, other) }
 }
 
 /// Whether the current user may read `table`, and sees every row of it: no row security applies to him.
@@ -159,7 +191,7 @@ pub fn role_name(role: pg_sys::Oid) -> String {
         if name.is_null() {
             role.to_u32().to_string()
         } else {
-            std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
+            CStr::from_ptr(name).to_string_lossy().into_owned()
         }
     }
 }

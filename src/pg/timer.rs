@@ -9,6 +9,9 @@ use pgrx::pg_sys;
 unsafe extern "C-unwind" {
     fn enable_timeout_after(timer: c_int, milliseconds: c_int);
     fn disable_timeout(timer: c_int, keep_indicator: bool);
+    fn enable_timeout_at(timer: c_int, at: pg_sys::TimestampTz);
+    fn get_timeout_active(timer: c_int) -> bool;
+    fn get_timeout_finish_time(timer: c_int) -> pg_sys::TimestampTz;
 }
 
 /// `STATEMENT_TIMEOUT` of `TimeoutId`, in every version that we build for.
@@ -42,6 +45,50 @@ impl Drop for StatementTimer {
                 disable_timeout(STATEMENT_TIMEOUT, false);
                 pg_sys::QueryCancelPending = 0;
             }
+        }
+    }
+}
+
+/// The statement timer of a session, set to end a part of the statement earlier than the whole. What it was set to before
+/// comes back on drop.
+pub struct PartTimer {
+    /// When the statement as a whole is over.
+    whole: Option<pg_sys::TimestampTz>,
+    limit: Option<(Instant, Duration)>,
+}
+
+impl PartTimer {
+    /// Starts it; `None` is no limit.
+    pub fn start(limit: Option<Duration>) -> Self {
+        // SAFETY: every session has the timer; reads its state.
+        let whole = unsafe { get_timeout_active(STATEMENT_TIMEOUT) }
+            .then(|| unsafe { get_timeout_finish_time(STATEMENT_TIMEOUT) });
+        if let Some(limit) = limit {
+            let micros = i64::try_from(limit.as_micros()).unwrap_or(i64::MAX).max(1000);
+            // SAFETY: as above; reads the clock.
+            let end = unsafe { pg_sys::GetCurrentTimestamp() }.saturating_add(micros);
+            if whole.is_none_or(|whole| end < whole) {
+                // SAFETY: as above; a timer that is set already is set anew.
+                unsafe { enable_timeout_at(STATEMENT_TIMEOUT, end) };
+            }
+        }
+        Self { whole, limit: limit.map(|limit| (Instant::now(), limit)) }
+    }
+
+    /// Whether its time is over.
+    pub fn has_expired(&self) -> bool {
+        self.limit.is_some_and(|(start, limit)| start.elapsed() >= limit)
+    }
+}
+
+impl Drop for PartTimer {
+    fn drop(&mut self) {
+        match (self.limit, self.whole) {
+            (None, _) => (),
+            // SAFETY: as above; a time in the past cancels at once, as it should.
+            (Some(_), Some(whole)) => unsafe { enable_timeout_at(STATEMENT_TIMEOUT, whole) },
+            // SAFETY: as above.
+            (Some(_), None) => unsafe { disable_timeout(STATEMENT_TIMEOUT, false) },
         }
     }
 }

@@ -5,7 +5,8 @@ use std::panic::AssertUnwindSafe;
 
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_guard, pg_sys};
 
-use crate::error::{IotError, IotResult};
+use super::failure::Failure;
+use crate::error::{IotError, IotResult, OrRaise};
 
 /// What a listener does at the end of a transaction.
 ///
@@ -173,5 +174,38 @@ pub fn in_subtransaction<T>(
         Ok(Some(result)) => result,
         Ok(None) => Err(IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "nothing was tried")),
         Err(error) => error.rethrow(),
+    }
+}
+
+/// Runs `work` in a subtransaction; an ERROR rolls that back and comes back as a value.
+///
+/// # Errors
+/// The ERROR, whoever raised it: `Err` of `work` is raised, too.
+pub fn attempt<T>(work: impl FnOnce() -> IotResult<T>) -> Result<T, Failure> {
+    // SAFETY: reads two variables of the backend, restored below.
+    let (memory, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
+    // SAFETY: the subtransaction is ended below on every way.
+    unsafe {
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(memory);
+    }
+    let mut work = Some(work);
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work.take().map(|work| work().or_raise()))))
+        .catch_others(|error| Err(Failure::of(&error)))
+        .execute();
+    // SAFETY: ends the subtransaction begun above, as PL/pgSQL does.
+    unsafe {
+        if outcome.is_ok() {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::MemoryContextSwitchTo(memory);
+        pg_sys::CurrentResourceOwner = owner;
+    }
+    match outcome {
+        Ok(Some(result)) => Ok(result),
+        Ok(None) => Err(Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "nothing was tried")),
+        Err(failure) => Err(failure),
     }
 }
