@@ -195,7 +195,7 @@ pub fn check(session: &mut Session<'_>, job: &Job) -> IotResult<()> {
     match (&job.command, job.kind) {
         (None, Kind::Sql) => return Err(IotError::null_argument("command")),
         (Some(command), Kind::Sql) => check_syntax(command)?,
-        (Some(_), kind) if kind != Kind::Sql => {
+        (Some(_), kind) => {
             return Err(IotError::invalid_argument(format!(
                 "a job of kind {} has no command",
                 kind.as_str()
