@@ -107,6 +107,12 @@ impl IotError {
         self.report(PgLogLevel::WARNING);
     }
 
+    /// Says it as a NOTICE; the statement goes on.
+    #[track_caller]
+    pub fn notice(self) {
+        self.report(PgLogLevel::NOTICE);
+    }
+
     #[track_caller]
     fn report(self, level: PgLogLevel) {
         let mut report = ErrorReport::new(self.code, self.message, "iot_ext");

@@ -55,6 +55,7 @@ mod module {
         crate::guc::define();
         if crate::pg::shared::is_preloading() {
             crate::pg::shared::install_hooks();
+            crate::pg::utility_hook::install();
             crate::worker::register();
         }
     }

@@ -179,6 +179,32 @@ pub fn nap(timeout: Option<Duration>) {
     }
 }
 
+/// Slots for background workers that no process uses. Those of workers that have ended and are to be started again, and
+/// of workers that are only asked for, cannot be seen.
+pub fn free_slots() -> usize {
+    let mut used = 0;
+    // SAFETY: copies what pg_stat_activity shows, anew, into memory of its own; entries are numbered from 1.
+    unsafe {
+        pg_sys::pgstat_clear_backend_activity_snapshot();
+        for number in 1..=pg_sys::pgstat_fetch_stat_numbackends() {
+            #[cfg(feature = "pg15")]
+            let entry = pg_sys::pgstat_fetch_stat_local_beentry(number);
+            #[cfg(not(feature = "pg15"))]
+            let entry = pg_sys::pgstat_get_local_beentry_by_index(number);
+            if !entry.is_null() && (*entry).backendStatus.st_backendType == pg_sys::BackendType::B_BG_WORKER {
+                used += 1;
+            }
+        }
+        usize::try_from(pg_sys::max_worker_processes).unwrap_or(0).saturating_sub(used)
+    }
+}
+
+/// `max_worker_processes`.
+pub fn max_worker_processes() -> i32 {
+    // SAFETY: a setting that only changes with a restart.
+    unsafe { pg_sys::max_worker_processes }
+}
+
 /// A row of `pg_database`.
 pub struct DatabaseRow {
     /// `oid`.
@@ -261,6 +287,27 @@ pub fn name_of_database(database: pg_sys::Oid) -> String {
 pub fn has_extension(name: &CStr) -> bool {
     // SAFETY: scans the catalogue; a missing one is reported by InvalidOid.
     unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) != pg_sys::InvalidOid }
+}
+
+/// Leaves the session to the next job as if it had just begun: nothing of what the last one's SQL left behind.
+pub const FORGET_SESSION: &str =
+    "RESET SESSION AUTHORIZATION; RESET ALL; DEALLOCATE ALL; CLOSE ALL; UNLISTEN *;
+    SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// Lets no cancellation in while `work` runs, and forgets the one that came. The end of the process still comes through.
+pub fn uncancelled<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: variables of this process, outside of a transaction, where none is held off; an ERROR sets it to 0 itself.
+    unsafe {
+        pg_sys::QueryCancelPending = 0;
+        pg_sys::QueryCancelHoldoffCount = 1;
+    }
+    let result = work();
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::QueryCancelHoldoffCount = 0;
+        pg_sys::QueryCancelPending = 0;
+    }
+    result
 }
 
 /// Runs `work` in a transaction of its own; `activity` is what `pg_stat_activity` shows. An ERROR rolls it back and

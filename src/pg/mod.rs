@@ -38,4 +38,5 @@ pub mod timer;
 pub mod top_level;
 pub mod transaction;
 mod trigger;
+pub mod utility_hook;
 pub mod value;

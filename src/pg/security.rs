@@ -113,21 +113,73 @@ pub fn sees_all_rows(table: pg_sys::Oid) -> bool {
     }
 }
 
-/// Whether `role` exists and has LOGIN.
-pub fn may_log_in(role: pg_sys::Oid) -> bool {
-    // SAFETY: reads a row of pg_authid in the catalogue cache and gives it back.
+/// Reads the row of a role or a database in the catalogue cache; `None` when it is gone.
+///
+/// # Safety
+/// `Form` is the struct of the catalogue that `cache` caches by oid.
+unsafe fn cached<Form, T>(
+    cache: pg_sys::SysCacheIdentifier::Type,
+    oid: pg_sys::Oid,
+    read: impl FnOnce(&Form) -> T,
+) -> Option<T> {
+    // SAFETY: the row is valid until it is given back; `read` gets a reference that ends before.
     unsafe {
-        let row =
-            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::AUTHOID as i32, pg_sys::Datum::from(role));
+        let row = pg_sys::SearchSysCache1(cache as i32, pg_sys::Datum::from(oid));
         if row.is_null() {
-            return false;
+            return None;
         }
         let header = (*row).t_data;
-        let form: *const pg_sys::FormData_pg_authid =
-            header.cast::<u8>().add(usize::from((*header).t_hoff)).cast();
-        let may = (*form).rolcanlogin;
+        let result = read(&*header.cast::<u8>().add(usize::from((*header).t_hoff)).cast::<Form>());
         pg_sys::ReleaseSysCache(row);
-        may
+        Some(result)
+    }
+}
+
+/// Whether `role` exists and has LOGIN.
+pub fn may_log_in(role: pg_sys::Oid) -> bool {
+    // SAFETY: AUTHOID caches pg_authid.
+    unsafe {
+        cached(pg_sys::SysCacheIdentifier::AUTHOID, role, |form: &pg_sys::FormData_pg_authid| {
+            form.rolcanlogin
+        })
+    }
+    .unwrap_or(false)
+}
+
+/// Whether the current user may make databases.
+pub fn may_create_databases() -> bool {
+    // SAFETY: the first reads catalogue caches; AUTHOID caches pg_authid.
+    unsafe {
+        pg_sys::superuser()
+            || cached(
+                pg_sys::SysCacheIdentifier::AUTHOID,
+                current_user(),
+                |form: &pg_sys::FormData_pg_authid| form.rolcreatedb,
+            )
+            .unwrap_or(false)
+    }
+}
+
+/// Whether the current user may use a database as a template.
+pub fn may_copy_database(database: pg_sys::Oid) -> bool {
+    // SAFETY: DATABASEOID caches pg_database.
+    let is_template = unsafe {
+        cached(pg_sys::SysCacheIdentifier::DATABASEOID, database, |form: &pg_sys::FormData_pg_database| {
+            form.datistemplate
+        })
+    };
+    is_template.unwrap_or(false) || owns_database(database)
+}
+
+/// Whether the current user owns a database, or is superuser.
+pub fn owns_database(database: pg_sys::Oid) -> bool {
+    // SAFETY: looks in the catalogue caches.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let owns = pg_sys::pg_database_ownercheck(database, current_user());
+        #[cfg(not(feature = "pg15"))]
+        let owns = pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, current_user());
+        owns
     }
 }
 
@@ -141,5 +193,31 @@ pub fn role_name(role: pg_sys::Oid) -> String {
         } else {
             CStr::from_ptr(name).to_string_lossy().into_owned()
         }
+    }
+}
+
+/// Why a background worker could not connect to the current database as `role`, if it is known that it could not.
+pub fn obstacle_to_connecting(role: pg_sys::Oid, bypasses_login: bool) -> Option<String> {
+    // SAFETY: both look in the catalogue caches; CONNECT is the right that a session needs.
+    let may_connect = unsafe {
+        #[cfg(feature = "pg15")]
+        let result =
+            pg_sys::pg_database_aclcheck(pg_sys::MyDatabaseId, role, pg_sys::ACL_CONNECT as pg_sys::AclMode);
+        #[cfg(not(feature = "pg15"))]
+        let result = pg_sys::object_aclcheck(
+            pg_sys::DatabaseRelationId,
+            pg_sys::MyDatabaseId,
+            role,
+            pg_sys::ACL_CONNECT as pg_sys::AclMode,
+        );
+        result == pg_sys::AclResult::ACLCHECK_OK
+    };
+    let name = role_name(role);
+    if !bypasses_login && !may_log_in(role) {
+        Some(format!("role \"{name}\" is not permitted to log in"))
+    } else if !may_connect {
+        Some(format!("role \"{name}\" does not have CONNECT on this database"))
+    } else {
+        None
     }
 }

@@ -24,3 +24,4 @@ pub mod processing;
 pub mod sensor_state;
 pub mod time;
 pub mod unit;
+pub mod worker;
