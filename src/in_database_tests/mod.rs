@@ -8,6 +8,7 @@ mod commands;
 mod detectors;
 mod duplicates;
 mod ingest;
+mod jobs;
 mod partitions;
 mod processing;
 mod quality;

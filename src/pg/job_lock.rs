@@ -57,14 +57,12 @@ pub fn try_take(job_id: i64, dies_with_command: bool) -> bool {
         return false;
     }
     if result != pg_sys::LockAcquireResult::LOCKACQUIRE_OK {
-        // Left over from a run of this session that did not come to its end: now it is held twice.
+        // This session runs it already: now it holds it twice.
         release(&tag);
+        return false;
     }
     let then = if dies_with_command { Until::RolledBack } else { Until::Finished };
-    HELD.with_borrow_mut(|held| {
-        held.retain(|each| each.job_id != job_id);
-        held.push(Held { job_id, tag, until: Until::Claimed, then });
-    });
+    HELD.with_borrow_mut(|held| held.push(Held { job_id, tag, until: Until::Claimed, then }));
     true
 }
 

@@ -23,12 +23,14 @@ pub struct StatementTimer(Option<(Instant, Duration)>);
 impl StatementTimer {
     /// Starts it; `None` is no limit.
     pub fn start(limit: Option<Duration>) -> Self {
-        if let Some(limit) = limit {
+        let begin = Instant::now();
+        Self(limit.map(|limit| {
             let milliseconds = c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX).max(1);
             // SAFETY: InitPostgres has registered the timer in this process; its handler only sets flags.
             unsafe { enable_timeout_after(STATEMENT_TIMEOUT, milliseconds) };
-        }
-        Self(limit.map(|limit| (Instant::now(), limit)))
+            // As short as the timer has it, or the time would not seem to be over when it is.
+            (begin, Duration::from_millis(milliseconds.unsigned_abs().into()))
+        }))
     }
 
     /// Whether its time is over.
@@ -60,6 +62,7 @@ pub struct PartTimer {
 impl PartTimer {
     /// Starts it; `None` is no limit.
     pub fn start(limit: Option<Duration>) -> Self {
+        let begin = Instant::now();
         // SAFETY: every session has the timer; reads its state.
         let whole = unsafe { get_timeout_active(STATEMENT_TIMEOUT) }
             .then(|| unsafe { get_timeout_finish_time(STATEMENT_TIMEOUT) });
@@ -72,7 +75,7 @@ impl PartTimer {
                 unsafe { enable_timeout_at(STATEMENT_TIMEOUT, end) };
             }
         }
-        Self { whole, limit: limit.map(|limit| (Instant::now(), limit)) }
+        Self { whole, limit: limit.map(|limit| (begin, limit)) }
     }
 
     /// Whether its time is over.

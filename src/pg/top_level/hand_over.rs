@@ -85,6 +85,8 @@ pub fn run_in_worker(
                 )
                 .hint("Try again later, or raise max_worker_processes.")
             })?;
+    // SAFETY: looking up the names above took a snapshot of the catalogues. So that it does not wait for us.
+    unsafe { pg_sys::InvalidateCatalogSnapshot() };
     wait_for(&started);
     segment.outcome()
 }
