@@ -15,13 +15,12 @@ def new_database(cluster, name=None):
 
 
 def add_job(database, name, command, schedule="1 hour", **options):
-    """A job that runs SQL, due at once unless told otherwise."""
-    options = {"first_start": "-1 hour"} | options
-    if options["first_start"] is not None:
-        options["first_start"] = database.value("SELECT now() + %s::interval", (options["first_start"],))
+    """A job that runs SQL, due at once or `first_start` (an interval) later."""
+    if "first_start" in options:
+        options["first_start"] = database.value("SELECT clock_timestamp() + %s::interval", (options["first_start"],))
     named = "".join(f", {option} => %({option})s" for option in options)
     return database.value(
-        f"SELECT iot.add_job(%(name)s, %(schedule)s, %(command)s{named})",
+        f"SELECT iot.add_job(job_name => %(name)s, schedule => %(schedule)s, command => %(command)s{named})",
         {"name": name, "schedule": schedule, "command": command} | options,
     )
 

@@ -50,7 +50,9 @@ pub fn start(name: &str, kind: &str, function: &str, argument: u32) -> Option<St
     let mut handle = std::ptr::null_mut();
     // SAFETY: both pointers are valid during the call; the handle is allocated in the current context, which outlives
     // the launcher's loop, and freed on drop. (pgrx's own handle is never freed.)
-    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) }.then_some(Started(handle))
+    let is_started = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) };
+    // Made only when there is one: dropping it frees the handle.
+    is_started.then(|| Started(handle))
 }
 
 impl Started {

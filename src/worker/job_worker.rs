@@ -37,8 +37,8 @@ pub fn run_jobs(place: u32) {
             Err(failure) => return pgrx::log!("iot_ext could not look for due jobs: {failure}"),
         };
         due.retain(|job| job.owner.to_u32() == assignment.owner);
-        // Two workers of an owner begin at the two ends: else they would meet at each job.
-        if place % 2 == 1 {
+        // Two workers for the same jobs begin at the two ends: else they would meet at each of them.
+        if assignment.colleagues % 2 == 1 {
             due.reverse();
         }
         let Some(ran) = run_each(assignment, &due) else { return };

@@ -35,7 +35,9 @@ struct Launcher {
     to_flush: Vec<u32>,
     running: Vec<Running>,
     turn: usize,
-    /// When the lack of free slots was last told.
+    /// Since when something has waited for a slot.
+    lacking_since: Option<Instant>,
+    /// When that was last told.
     complained: Option<Instant>,
 }
 
@@ -48,10 +50,12 @@ pub fn launch() {
         to_flush: Vec::new(),
         running: Vec::new(),
         turn: 0,
+        lacking_since: None,
         complained: None,
     };
     let mut last_flush = Instant::now();
     let mut last_look = Instant::now();
+    let mut last_known = 0;
     loop {
         let flushes = guc::flush_interval().filter(|_| sensors::is_available());
         let is_flush_due = flushes.is_some_and(|interval| last_flush.elapsed() >= interval);
@@ -59,7 +63,8 @@ pub fn launch() {
         if is_flush_due || is_look_due {
             launcher.databases = background::databases();
             last_look = Instant::now();
-            schedule::know(&launcher.databases.iter().map(|row| row.oid).collect::<Vec<_>>());
+            let open = launcher.databases.iter().filter(|row| row.is_open);
+            schedule::know(&open.map(|row| row.oid).collect::<Vec<_>>(), &mut last_known);
         }
         if is_flush_due {
             last_flush = Instant::now();
@@ -83,13 +88,14 @@ impl Launcher {
             }
             !has_ended
         });
-        let lacks_slots = !self.start_flushes();
-        let until_next = self.start_job_system();
-        if lacks_slots {
-            self.complain();
-            return Some(until_next.map_or(TRY_AGAIN_AFTER, |until| until.min(TRY_AGAIN_AFTER)));
+        let had_slots = self.start_flushes();
+        let (until_next, lacks_slots) = self.start_job_system();
+        if had_slots && !lacks_slots {
+            self.lacking_since = None;
+            return until_next;
         }
-        until_next
+        self.complain();
+        Some(until_next.map_or(TRY_AGAIN_AFTER, |until| until.min(TRY_AGAIN_AFTER)))
     }
 
     /// Whether there were slots enough.
@@ -111,7 +117,8 @@ impl Launcher {
         had_slots
     }
 
-    fn start_job_system(&mut self) -> Option<Duration> {
+    /// How long until the next job is due, and whether something must wait for a slot.
+    fn start_job_system(&mut self) -> (Option<Duration>, bool) {
         let is_open = |oid| self.databases.iter().any(|row| row.oid == oid && row.is_open);
         let (databases, workers) = schedule::situation(is_open);
         let now = clock::now();
@@ -133,18 +140,14 @@ impl Launcher {
                 Start::Scheduler { database } => (Kind::Scheduler, database, 0),
                 Start::Jobs { database, owner } => (Kind::Jobs, database, owner),
             };
-            lacks_slots = lacks_slots || !self.start(kind, database, owner);
+            lacks_slots |= !self.start(kind, database, owner);
         }
         let until_next = decision.wake_at.map(|at| {
             let micros = u64::try_from(at.0.saturating_sub(now.0)).unwrap_or(0);
             // Rounded up: the latch counts in milliseconds, and waking a little early would be for nothing.
             Duration::from_millis(micros.div_ceil(1000))
         });
-        if lacks_slots {
-            self.complain();
-            return Some(until_next.map_or(TRY_AGAIN_AFTER, |until| until.min(TRY_AGAIN_AFTER)));
-        }
-        until_next
+        (until_next, lacks_slots)
     }
 
     /// Whether there was a slot. A worker that must not be started now counts as started: whoever keeps it away wakes us.
@@ -169,8 +172,11 @@ impl Launcher {
         }
     }
 
-    /// Tells the lack of slots, but not all the time.
+    /// Tells the lack of slots, if it lasts, and not all the time.
     fn complain(&mut self) {
+        if self.lacking_since.get_or_insert_with(Instant::now).elapsed() < TRY_AGAIN_AFTER {
+            return;
+        }
         if self.complained.is_some_and(|last| last.elapsed() < guc::scheduler_interval()) {
             return;
         }

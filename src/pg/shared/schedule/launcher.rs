@@ -21,14 +21,20 @@ pub fn take_news() -> bool {
 }
 
 /// Tells of every database of the cluster: the rows of others are freed, and those without a row are given one, to be
-/// looked at, as long as there are some to give.
-pub fn know(databases: &[u32]) {
+/// looked at, as long as there are some to give. They take turns: `last` is the one that was last given one.
+pub fn know(databases: &[u32], last: &mut u32) {
     let Some(mut locked) = lock() else { return };
     for row in locked.databases.iter_mut().filter(|row| !databases.contains(&row.database)) {
         row.database = 0;
     }
-    for &database in databases {
-        locked.row_or_new(database);
+    let mut missing: Vec<u32> =
+        databases.iter().copied().filter(|&database| locked.row(database).is_none()).collect();
+    missing.sort_unstable_by_key(|&database| (database <= *last, database));
+    for database in missing {
+        if locked.row_or_new(database).is_none() {
+            break;
+        }
+        *last = database;
     }
 }
 

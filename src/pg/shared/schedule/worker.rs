@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 
 use super::{
     DatabaseRow, Kind, LONGEST_RETRY_MICROS, LOOK_AFTER_MICROS, Locked, NO_REQUEST, OWNERS, RETRY_MICROS,
-    RequestRow, Stage, lock, now,
+    RequestRow, Stage, WorkerRow, lock, now,
 };
 
 /// What a worker is to do.
@@ -19,6 +19,8 @@ pub struct Assignment {
     pub database: u32,
     /// Oid of the role.
     pub owner: u32,
+    /// How many others were there already for the same role and database.
+    pub colleagues: usize,
 }
 
 /// Takes the place that was reserved for this process. `None`: it is not wanted any more.
@@ -38,7 +40,12 @@ pub fn adopt(place: u32) -> Option<Assignment> {
     // SAFETY: set once when the process started.
     worker.pid = unsafe { pg_sys::MyProcPid };
     worker.since = 0;
-    let assignment = Assignment { place, database: worker.database, owner: worker.owner };
+    let (kind, database, owner) = (worker.kind, worker.database, worker.owner);
+    let is_colleague = |other: &&WorkerRow| {
+        other.is_running() && other.kind == kind && other.database == database && other.owner == owner
+    };
+    let colleagues = locked.header.workers.iter().filter(is_colleague).count() - 1;
+    let assignment = Assignment { place, database, owner, colleagues };
     drop(locked);
     // SAFETY: the callback takes a lock and copies; it is for the rest of this process's life.
     unsafe { pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(place)) };
