@@ -85,7 +85,7 @@ def test_the_owner_of_the_tables_need_not_be_superuser(bare_database):
             owner.execute("SELECT iot.setup()")
             owner.execute("SELECT iot.setup(premake => 4)")
             owner.execute("SELECT iot.create_monthly_partition('iot.sensor_data', 2020, 1)")
-            assert owner.execute("SELECT premake FROM iot.partition_settings").fetchone()[0] == 4
+            assert owner.execute("SELECT DISTINCT premake FROM iot.partition_settings").fetchone()[0] == 4
         # A superuser who runs it again changes nothing about whose tables they are.
         database.execute("SELECT iot.setup(premake => 6)")
         owners = database.rows(

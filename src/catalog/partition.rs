@@ -247,10 +247,14 @@ pub fn tier_indexes(session: &mut Session<'_>, parent: Oid) -> IotResult<Vec<Tie
     Ok(indexes)
 }
 
-statement!(COUNTS: (OIDOID)
+statement!(
+    /// From the catalogue alone: pg_partition_tree() would lock every partition.
+    COUNTS: (OIDOID)
     "SELECT pg_catalog.count(*), (SELECT pg_catalog.count(*) FROM pg_catalog.pg_index x
                                    WHERE x.indrelid OPERATOR(pg_catalog.=) $1)
-       FROM pg_catalog.pg_partition_tree($1) t WHERE t.isleaf");
+       FROM pg_catalog.pg_inherits i
+       LEFT JOIN pg_catalog.pg_inherits s ON s.inhparent OPERATOR(pg_catalog.=) i.inhrelid
+      WHERE i.inhparent OPERATOR(pg_catalog.=) $1");
 
 /// Leaves of `parent`, and indexes of the table.
 ///

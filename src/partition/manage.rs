@@ -19,6 +19,7 @@ use crate::pg::relation::{OpenRelation, in_schema_iot};
 use crate::pg::statement::{Session, with_session};
 
 /// What the caller asked for; `None` keeps what an earlier call chose.
+#[derive(Default, PartialEq)]
 struct Wishes {
     partition_interval: Option<Interval>,
     premake: Option<i32>,
@@ -112,16 +113,21 @@ fn manage(table: Oid, wishes: Wishes, order: Order) -> IotResult<Vec<Action>> {
         let (time_column, time_type) = OpenRelation::look(table, |parent| {
             Ok::<_, IotError>((partition_bounds::time_column(parent)?, partition_bounds::time_type(parent)?))
         })?;
-        let stored = match partition_policy::load(session, table)? {
+        let stored = partition_policy::load(session, table)?;
+        // To write it tells every session to read it again.
+        let is_news = stored.is_none() || wishes != Wishes::default();
+        let stored = match stored {
             Some(stored) => stored,
             None => first_policy(table)?,
         };
         let policy = choose(session, table, wishes, stored, time_type)?;
-        if !order.dry_run {
+        if is_news && !order.dry_run {
             partition_policy::store(session, table, &time_column, policy.clone())?;
         }
         let actions = run::run(session, table, &policy, order)?;
-        warn_of_locks(session, table)?;
+        if actions.iter().any(|action| action.verb == "create") {
+            warn_of_locks(session, table)?;
+        }
         Ok(actions)
     })
 }
@@ -131,21 +137,7 @@ fn manage(table: Oid, wishes: Wishes, order: Order) -> IotResult<Vec<Action>> {
 /// # Errors
 /// As `manage_partitions()`.
 pub fn begin(table: Oid, interval: Interval) -> IotResult<()> {
-    let wishes = Wishes {
-        partition_interval: Some(interval),
-        premake: None,
-        retention: None,
-        maximum_bytes: None,
-        warm_after: None,
-        cold_after: None,
-        tier_indexes: [None, None, None],
-        subpartition_by: None,
-        subpartition_column: None,
-        subpartition_values: None,
-        subpartition_count: None,
-        leaf_key: None,
-        storage_parameters: None,
-    };
+    let wishes = Wishes { partition_interval: Some(interval), ..Wishes::default() };
     manage(table, wishes, Order::default()).map(drop)
 }
 

@@ -110,11 +110,12 @@ fn create_monthly_partition(parent: Oid, year: i32, month: i32) -> Option<String
         let (_, management) = policy_of(session, parent)?;
         let _owner = ActingAs::restricted(owner);
         create_missing(session, parent, PartitionInterval::Month, &management, |existing| {
-            range_for(existing, PartitionInterval::Month, first).into_iter().collect()
+            plan(existing, PartitionInterval::Month, first, 0)
         })
     })
     .or_raise()
-    .pop()
+    .into_iter()
+    .next()
     .map(|(name, _)| name)
 }
 

@@ -135,8 +135,9 @@ pub fn finish(
     Ok(actions)
 }
 
-/// The same as statements for the top level of a session.
-pub fn statements(table: Oid, survey: &Survey) -> Vec<String> {
+/// The same as statements for the top level of a session. None for the drops of a table with a default partition, beside
+/// which PostgreSQL does not detach concurrently.
+pub fn statements(table: Oid, survey: &Survey, has_default: bool) -> Vec<String> {
     let parent = OpenRelation::look(table, OpenRelation::qualified_name);
     let literal = |name: &str| format!("{}::pg_catalog.regclass", quote_literal(name));
     let drop_retired = format!("SELECT iot.drop_retired_partitions({})", literal(&parent));
@@ -146,7 +147,7 @@ pub fn statements(table: Oid, survey: &Survey) -> Vec<String> {
         statements.push(drop_retired.clone());
     }
     let before = statements.len();
-    for step in &survey.plan.steps {
+    for step in survey.plan.steps.iter().filter(|_| !has_default) {
         let Step::Drop { partition, .. } = step else { continue };
         let Some(facts) = survey.facts.get(&survey.partitions[*partition].0) else { continue };
         let partition = &facts.qualified_name;

@@ -1,11 +1,13 @@
 //! Partitions of which only some rows go: what stays is copied into a new partition, which takes the place of the old one.
 
-use iot_core::partition::{Keep, PartitionRange};
+use iot_core::partition::{Keep, PartitionRange, Step};
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use super::make::{Indexes, Workshop, free_name};
-use crate::catalog::partition::Facts;
+use super::run::{Action, Outcome, Patience, locked, log_forced, outcome};
+use super::survey::Survey;
+use crate::catalog::partition_policy::PartitionPolicy;
 use crate::catalog::partition_state;
 use crate::catalog::retention_rule::RetentionRule;
 use crate::error::{IotError, IotResult};
@@ -13,9 +15,8 @@ use crate::pg::clock;
 use crate::pg::relation::{self, Lock, OpenRelation};
 use crate::pg::settings::Scoped;
 use crate::pg::statement::Session;
+use crate::pg::transaction::{self, Attempt};
 use crate::statement;
-
-use super::run::Patience;
 
 statement!(COLUMNS: (OIDOID)
     "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum)
@@ -23,36 +24,109 @@ statement!(COLUMNS: (OIDOID)
       WHERE a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped
         AND a.attgenerated OPERATOR(pg_catalog.=) ''");
 
-/// What became of it.
-pub enum Rewritten {
-    /// Rows went, this many stayed.
-    Kept(u64),
-    /// There was nothing to take away.
+/// A partition, ready to take the place of an old one.
+enum Ready {
+    /// The new one, with this many rows.
+    Kept(String, u64),
+    /// Nothing stays.
+    Empty,
+    /// Nothing goes.
     Unchanged,
-    /// Nothing stayed, so it was dropped.
-    Dropped,
-    /// A lock was not to be had.
-    Locked,
 }
 
-/// Leaves of `partition` what `keep` says. Run it in a subtransaction: without the locks it leaves things half done.
-///
-/// Writers of the partition wait meanwhile; everybody else waits only while the new one takes the old one's place.
+/// Takes from partitions the rows that have had their time. All copies are made first; the table is locked against
+/// everybody only while they take the place of the old ones, and to the end of the transaction.
 ///
 /// # Errors
-/// What PostgreSQL raises.
-pub fn rewrite(
+/// What ends more than one step.
+pub fn rewrite_all(
+    session: &mut Session<'_>,
+    table: Oid,
+    policy: &PartitionPolicy,
+    survey: &Survey,
+    patience: Patience,
+    actions: &mut Vec<Action>,
+) -> IotResult<()> {
+    let steps: Vec<_> = survey
+        .plan
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Rewrite { partition, keep, forced, .. } => Some((step, *partition, keep, forced)),
+            _ => None,
+        })
+        .collect();
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let workshop = {
+        let parent = OpenRelation::open(table, Lock::AccessShare);
+        Workshop::open(session, &parent, &policy.management)?
+    };
+    let mut done = Vec::new();
+    let together = transaction::attempt(|| {
+        let mut ready = Vec::new();
+        for &(step, partition, keep, _) in &steps {
+            let tried =
+                transaction::attempt(|| copy(session, table, &workshop, survey, partition, keep, patience))?;
+            match tried {
+                Attempt::Done(Ready::Unchanged) => {}
+                Attempt::Done(copied) => ready.push((step, partition, keep, copied)),
+                other => done.push(survey.action(partition, step, outcome(other))),
+            }
+        }
+        if !ready.is_empty() && !relation::try_lock(table, Lock::AccessExclusive, patience.0) {
+            locked();
+        }
+        for (step, partition, keep, copied) in ready {
+            let mut action = survey.action(partition, step, Outcome::Done);
+            match &copied {
+                Ready::Kept(_, rows) => action.reason += &format!("; {rows} rows stay"),
+                _ => action.verb = "drop",
+            }
+            let tried =
+                transaction::attempt(|| swap(session, table, &workshop, survey, partition, keep, &copied))?;
+            if let (Ready::Kept(name, _), Attempt::Locked | Attempt::Failed(_)) = (&copied, &tried) {
+                session.run(&format!("DROP TABLE {}", workshop.qualified(name)))?;
+            }
+            action.outcome = outcome(tried);
+            done.push(action);
+        }
+        Ok(())
+    })?;
+    match together {
+        Attempt::Done(()) => {
+            for (_, partition, _, forced) in steps {
+                if let Some(guard) = forced {
+                    log_forced(table, &survey.facts(partition)?.qualified_name, guard);
+                }
+            }
+            actions.append(&mut done);
+        }
+        other => {
+            let outcome = outcome(other);
+            actions.extend(
+                steps.iter().map(|&(step, partition, ..)| survey.action(partition, step, outcome.clone())),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Copies what `keep` leaves into a table of its own. Writers of the partition wait from now on; readers go on.
+fn copy(
     session: &mut Session<'_>,
     table: Oid,
     workshop: &Workshop,
-    (partition, range): (Oid, PartitionRange),
-    facts: &Facts,
+    survey: &Survey,
+    number: usize,
     keep: &Keep,
-    rules: &[RetentionRule],
     patience: Patience,
-) -> IotResult<Rewritten> {
+) -> IotResult<Ready> {
+    let partition = survey.partitions[number].0;
+    let facts = survey.facts(number)?;
     if !relation::try_lock(partition, Lock::ShareRowExclusive, patience.0) {
-        return Ok(Rewritten::Locked);
+        locked();
     }
     let old = &facts.qualified_name;
     // Rows that a policy hides from the owner must be an error, not lost.
@@ -61,38 +135,49 @@ pub fn rewrite(
     let forced = OpenRelation::look(partition, |old| old.row_security().1);
     if forced {
         if !relation::try_lock(partition, Lock::AccessExclusive, patience.0) {
-            return Ok(Rewritten::Locked);
+            locked();
         }
         session.run(&format!("ALTER TABLE {old} NO FORCE ROW LEVEL SECURITY"))?;
     }
-    let stays = condition(workshop, keep, rules);
+    let ready = copy_rows(session, table, workshop, survey, number, keep, forced)?;
+    if forced {
+        session.run(&format!("ALTER TABLE {old} FORCE ROW LEVEL SECURITY"))?;
+    }
+    Ok(ready)
+}
+
+fn copy_rows(
+    session: &mut Session<'_>,
+    table: Oid,
+    workshop: &Workshop,
+    survey: &Survey,
+    number: usize,
+    keep: &Keep,
+    forced: bool,
+) -> IotResult<Ready> {
+    let (partition, range) = survey.partitions[number];
+    let facts = survey.facts(number)?;
+    let old = &facts.qualified_name;
+    let stays = condition(workshop, keep, &survey.rules);
     let any = |session: &mut Session<'_>, which: &str| -> IotResult<bool> {
-        Ok(session.query(&format!("SELECT 1 FROM {old} WHERE ({stays}) IS {which} TRUE LIMIT 1"))?.count()
-            > 0)
+        let look = format!("SELECT 1 FROM {old} WHERE ({stays}) IS {which} TRUE LIMIT 1");
+        Ok(session.query(&look)?.count() > 0)
     };
     if !any(session, "NOT")? {
-        if forced {
-            session.run(&format!("ALTER TABLE {old} FORCE ROW LEVEL SECURITY"))?;
-        }
         partition_state::settle(session, partition, table, &keep.signature())?;
-        return Ok(Rewritten::Unchanged);
+        return Ok(Ready::Unchanged);
     }
-    let lock_parent = || relation::try_lock(table, Lock::AccessExclusive, patience.0);
     if !keep.default_rows && !any(session, "")? {
-        if !lock_parent() {
-            return Ok(Rewritten::Locked);
-        }
-        session.run(&format!("DROP TABLE {old}"))?;
-        return Ok(Rewritten::Dropped);
+        return Ok(Ready::Empty);
     }
-    let name = free_name(&OpenRelation::look(partition, OpenRelation::schema), &facts.name)?;
+    let name = free_name(workshop.schema(), &facts.name)?;
     let new = workshop.qualified(&name);
     workshop.make(session, &name, range, Indexes::Before)?;
     if forced {
         session.run(&format!("ALTER TABLE {new} NO FORCE ROW LEVEL SECURITY"))?;
     }
     // Known to hold the right rows, it is attached without being read again.
-    let check = quote_identifier(format!("{:.40}_bounds", name));
+    let check = check_name(&name);
     session
         .run(&format!("ALTER TABLE {new} ADD CONSTRAINT {check} CHECK ({})", workshop.condition(range)))?;
     let columns: String = match session.execute(&COLUMNS, &[partition.into()])?.first() {
@@ -105,18 +190,34 @@ pub fn rewrite(
     if forced {
         session.run(&format!("ALTER TABLE {new} FORCE ROW LEVEL SECURITY"))?;
     }
-    if !lock_parent() {
-        return Ok(Rewritten::Locked);
-    }
-    session.run(&format!("DROP TABLE {old}"))?;
-    workshop.attach(session, &name, range)?;
-    session.run(&format!("ALTER TABLE {new} DROP CONSTRAINT {check}"))?;
+    Ok(Ready::Kept(name, kept as u64))
+}
+
+/// Drops the old partition and gives the new one its place and name.
+fn swap(
+    session: &mut Session<'_>,
+    table: Oid,
+    workshop: &Workshop,
+    survey: &Survey,
+    number: usize,
+    keep: &Keep,
+    copied: &Ready,
+) -> IotResult<()> {
+    let facts = survey.facts(number)?;
+    session.run(&format!("DROP TABLE {}", facts.qualified_name))?;
+    let Ready::Kept(name, _) = copied else { return Ok(()) };
+    let new = workshop.qualified(name);
+    workshop.attach(session, name, survey.partitions[number].1)?;
+    session.run(&format!("ALTER TABLE {new} DROP CONSTRAINT {}", check_name(name)))?;
     session.run(&format!("ALTER TABLE {new} RENAME TO {}", quote_identifier(&facts.name)))?;
-    let schema = workshop.schema();
-    if let Some(new) = relation::named(schema, &facts.name) {
+    if let Some(new) = relation::named(workshop.schema(), &facts.name) {
         partition_state::settle(session, new, table, &keep.signature())?;
     }
-    Ok(Rewritten::Kept(kept as u64))
+    Ok(())
+}
+
+fn check_name(name: &str) -> String {
+    quote_identifier(format!("{name:.40}_bounds"))
 }
 
 /// The condition by which a row stays: it is one of a live rule, or with `default_rows` one of no rule.

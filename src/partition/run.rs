@@ -6,8 +6,8 @@ use iot_core::partition::{PartitionRange, Settings, Step, plan};
 use pgrx::pg_sys::Oid;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
-use super::make::{self, Workshop};
-use super::rewrite::{self, Rewritten};
+use super::make;
+use super::rewrite;
 use super::survey::{Scope, Survey};
 use super::{retire, tiers};
 use crate::catalog::partition::{self, Facts};
@@ -49,6 +49,8 @@ pub struct Order {
     pub only_retention: bool,
     /// Only new partitions.
     pub only_premake: bool,
+    /// Nothing that takes rows away.
+    pub no_retention: bool,
 }
 
 /// One thing done, planned or left.
@@ -116,7 +118,9 @@ pub fn run(
     survey.plan.steps.retain(|step| {
         let is_new = matches!(step, Step::Create(_));
         let takes_rows = !is_new && !matches!(step, Step::Index { .. });
-        (is_new || !order.only_premake) && (takes_rows || !order.only_retention)
+        (is_new || !order.only_premake)
+            && (takes_rows || !order.only_retention)
+            && !(takes_rows && order.no_retention)
     });
     if order.dry_run {
         return Ok(planned(table, &survey));
@@ -125,13 +129,14 @@ pub fn run(
     if let Some(percent) = survey.plan.budget_percent.filter(|&percent| percent >= 85) {
         warn_of_budget(table, &survey.settings, percent);
     }
-    if !order.only_premake && survey.states.iter().any(|state| state.is_retired) {
-        actions.extend(retire::finish(session, table, &survey.states, patience)?);
-    }
-    actions.extend(retire::drop_partitions(session, table, &survey, patience)?);
-    rewrite_all(session, table, policy, &survey, patience, &mut actions)?;
+    // What locks the table against everybody comes last: the lock stays until the transaction ends.
     create_all(session, table, policy, &survey, patience, &mut actions)?;
     change_indexes(session, table, policy, &survey, patience, &mut actions)?;
+    if !order.only_premake && !order.no_retention && survey.states.iter().any(|state| state.is_retired) {
+        actions.extend(retire::finish(session, table, &survey.states, patience)?);
+    }
+    rewrite::rewrite_all(session, table, policy, &survey, patience, &mut actions)?;
+    actions.extend(retire::drop_partitions(session, table, &survey, patience)?);
     for action in &actions {
         if let Outcome::Failed(why) = &action.outcome {
             IotError::new(
@@ -179,7 +184,11 @@ impl Survey {
         }
     }
 
-    fn facts(&self, partition: usize) -> IotResult<&Facts> {
+    /// Facts about partition number `partition`.
+    ///
+    /// # Errors
+    /// 55000 when it was dropped since the survey.
+    pub fn facts(&self, partition: usize) -> IotResult<&Facts> {
         let (oid, range) = self.partitions[partition];
         self.facts.get(&oid).ok_or_else(|| {
             IotError::wrong_state(format!("partition from {} is gone", range.start.to_utc_literal()))
@@ -234,57 +243,6 @@ pub fn locked() -> ! {
     IotError::new(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, "lock is not to be had")
         .hint("Run it again later.")
         .raise()
-}
-
-fn rewrite_all(
-    session: &mut Session<'_>,
-    table: Oid,
-    policy: &PartitionPolicy,
-    survey: &Survey,
-    patience: Patience,
-    actions: &mut Vec<Action>,
-) -> IotResult<()> {
-    let mut workshop = None;
-    for step in &survey.plan.steps {
-        let Step::Rewrite { partition, keep, forced, .. } = step else { continue };
-        let workshop = match &workshop {
-            Some(open) => open,
-            None => {
-                let parent = OpenRelation::open(table, Lock::AccessShare);
-                workshop.insert(Workshop::open(session, &parent, &policy.management)?)
-            }
-        };
-        let facts = survey.facts(*partition)?;
-        if let Some(guard) = forced {
-            log_forced(table, &facts.qualified_name, guard);
-        }
-        let tried = transaction::attempt(|| {
-            let rewritten = rewrite::rewrite(
-                session,
-                table,
-                workshop,
-                survey.partitions[*partition],
-                facts,
-                keep,
-                &survey.rules,
-                patience,
-            )?;
-            match rewritten {
-                Rewritten::Locked => locked(),
-                other => Ok(other),
-            }
-        })?;
-        let mut action = survey.action(*partition, step, Outcome::Done);
-        match &tried {
-            Attempt::Done(Rewritten::Unchanged) => continue,
-            Attempt::Done(Rewritten::Dropped) => action.verb = "drop",
-            Attempt::Done(Rewritten::Kept(rows)) => action.reason += &format!("; {rows} rows stay"),
-            _ => {}
-        }
-        action.outcome = outcome(tried);
-        actions.push(action);
-    }
-    Ok(())
 }
 
 /// Force is an administrator's decision: the server's log tells of it.

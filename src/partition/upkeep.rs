@@ -93,18 +93,19 @@ impl Upkeep {
 /// # Errors
 /// 42501 for a table of somebody else; 55000 for one that is not managed; what ends more than one step.
 pub fn upkeep(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Vec<Upkeep>> {
+    let tables = managed(session, table)?;
     let mut done = Vec::new();
-    for (table, policy) in managed(session, table)? {
-        let actions = run::run(session, table, &policy, Order::default())?;
-        let has_less = actions
-            .iter()
-            .any(|action| action.outcome == Outcome::Done && matches!(action.verb, "drop" | "rewrite"));
-        let analyzed = (has_less || is_analyze_due(session, table, &policy)?) && analyze(session, table)?;
-        done.push(Upkeep {
-            table: OpenRelation::look(table, OpenRelation::qualified_name),
-            actions,
-            analyzed,
-        });
+    for (table, policy) in &tables {
+        let order = Order { no_retention: true, ..Order::default() };
+        let actions = run::run(session, *table, policy, order)?;
+        let analyzed = is_analyze_due(session, *table, policy)? && analyze(session, *table)?;
+        let table = OpenRelation::look(*table, OpenRelation::qualified_name);
+        done.push(Upkeep { table, actions, analyzed });
+    }
+    // What locks a table against everybody comes last: the locks stay until the transaction ends.
+    for ((table, policy), upkeep) in tables.iter().zip(&mut done) {
+        let order = Order { only_retention: true, ..Order::default() };
+        upkeep.actions.extend(run::run(session, *table, policy, order)?);
     }
     Ok(done)
 }
@@ -126,7 +127,8 @@ pub fn statements(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Ve
         if steps.iter().any(|step| matches!(step, Step::Create(_))) {
             first.push(format!("SELECT iot.premake_partitions({literal})"));
         }
-        let retiring = retire::statements(table, &survey);
+        let has_default = OpenRelation::look(table, partition_bounds::default_partition)?.is_some();
+        let retiring = retire::statements(table, &survey, has_default);
         let analyze = !retiring.is_empty() || is_analyze_due(session, table, &policy)?;
         then.extend(retiring);
         if steps

@@ -8,7 +8,7 @@ CREATE INDEX ON measured (device, at);
 
 -- Partitions on the UTC grid, made by hand and by month: what is there is read from the catalogue.
 CREATE TABLE first_days PARTITION OF measured FOR VALUES FROM ('2001-01-01') TO ('2001-01-10');
-SELECT iot.create_monthly_partition('measured', 2001, 1);
+SELECT iot.create_monthly_partition('measured', 2001, 1) AS the_rest_of_it;
 SELECT iot.create_monthly_partition('measured', 2001, 2);
 SELECT iot.create_monthly_partition('measured', 2001, 2) AS again;
 INSERT INTO measured SELECT day, 'pump', 1 FROM generate_series(timestamp '2001-01-01', '2001-02-28', '1 day') day;
