@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from cluster import Database, wait_until
-from jobs import add_job, run, state
+from jobs import add_job, last_run, run, state
 
 
 @pytest.fixture
@@ -198,3 +198,21 @@ def test_a_table_without_its_key_is_being_restored(database):
         run(database, job)
     database.execute("ALTER TABLE iot.device_commands ADD PRIMARY KEY (command_id)")
     run(database, job)
+
+
+def test_old_rows_of_a_plain_table_go_in_batches(database, roles):
+    database.execute("SET ROLE alice")
+    database.execute("CREATE TABLE alice.log (at timestamptz, level text)")
+    database.execute("INSERT INTO alice.log SELECT now() - n * interval '1 hour', CASE WHEN n %% 2 = 0 THEN 'debug' ELSE 'error' END FROM generate_series(0, 999) n", ())
+    add = "SELECT iot.add_retention_policy('alice.log', %s, condition => %s, batch_size => 100, initial_start => '2100-01-01 00:00+00')"
+    debug = database.value(add, ("7 days", "level = 'debug' -- not the others"))
+    everything = database.value(add, ("30 days", None))
+    assert debug != everything
+    database.execute("RESET ROLE")
+    # The superuser runs it as its owner.
+    run(database, debug)
+    assert last_run(database, debug)[3] == {"rows_deleted": 416}
+    run(database, everything)
+    assert last_run(database, everything)[3] == {"rows_deleted": 140}
+    assert database.row("SELECT count(*) FILTER (WHERE level = 'debug'), count(*) FILTER (WHERE level = 'error'), max(now() - at) < '30 days'"
+                        " FROM alice.log") == (84, 360, True)

@@ -1,4 +1,4 @@
-"""Jobs on real clusters: locks between sessions, crashes, time limits, privileges, dump and restore."""
+"""Runs of jobs on real clusters: locks between sessions, crashes, time limits, what each kind does."""
 
 import threading
 
@@ -15,19 +15,6 @@ def database(database):
     """Without the job that setup() makes: the tests count theirs."""
     assert database.value("SELECT iot.delete_job('partition upkeep')")
     return database
-
-
-@pytest.fixture
-def roles(database):
-    """Two roles that may log in and use the schema, no more."""
-    for role in ("alice", "bob"):
-        database.execute(f"CREATE ROLE {role} LOGIN")
-        database.execute(f"GRANT USAGE ON SCHEMA iot TO {role}")
-        database.execute(f"CREATE SCHEMA {role} AUTHORIZATION {role}")
-    yield
-    for role in ("alice", "bob"):
-        database.execute(f"DROP OWNED BY {role} CASCADE")
-        database.execute(f"DROP ROLE IF EXISTS {role}")
 
 
 @pytest.fixture
@@ -232,24 +219,6 @@ def test_commands_that_were_not_sent_in_time_expire(database):
     assert last_run(database, job)[3] == {"expired": 1}
     assert database.rows("SELECT execution_status, completed_at IS NOT NULL FROM iot.device_commands ORDER BY expires_at") == [
         ("expired", True), ("pending", False)]
-
-
-def test_old_rows_of_a_plain_table_go_in_batches(database, roles):
-    database.execute("SET ROLE alice")
-    database.execute("CREATE TABLE alice.log (at timestamptz, level text)")
-    database.execute("INSERT INTO alice.log SELECT now() - n * interval '1 hour', CASE WHEN n %% 2 = 0 THEN 'debug' ELSE 'error' END FROM generate_series(0, 999) n", ())
-    add = "SELECT iot.add_retention_policy('alice.log', %s, condition => %s, batch_size => 100, initial_start => '2100-01-01 00:00+00')"
-    debug = database.value(add, ("7 days", "level = 'debug' -- not the others"))
-    everything = database.value(add, ("30 days", None))
-    assert debug != everything
-    database.execute("RESET ROLE")
-    # The superuser runs it as its owner.
-    run(database, debug)
-    assert last_run(database, debug)[3] == {"rows_deleted": 416}
-    run(database, everything)
-    assert last_run(database, everything)[3] == {"rows_deleted": 140}
-    assert database.row("SELECT count(*) FILTER (WHERE level = 'debug'), count(*) FILTER (WHERE level = 'error'), max(now() - at) < '30 days'"
-                        " FROM alice.log") == (84, 360, True)
 
 
 @pytest.mark.parametrize("where", ["cluster", "unloaded_cluster"])
