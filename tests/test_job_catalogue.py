@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from cluster import Database, wait_until
-from jobs import add_job, last_run, run, state
+from job_runs import add_job, last_run, run, state
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from cluster import Cluster, Database, wait_until
 from factory import add_sensor
-from jobs import add_job, last_run, run, state
+from job_runs import add_job, last_run, run, state
 
 
 @pytest.fixture
