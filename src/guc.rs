@@ -27,6 +27,9 @@ static MAX_SCHEDULED_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(256);
 /// 12 MB of shared memory: enough for a plant, small enough to go unnoticed.
 static MAX_TRACKED_SENSORS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
+/// A second: long enough to pass between two statements, short enough not to be noticed by those who wait behind.
+static MAINTENANCE_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+
 /// Off, because one bad reading should not cost a gateway its whole batch.
 static STRICT: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -71,6 +74,16 @@ pub fn define() {
         3_600,
         GucContext::Sighup,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"iot_ext.maintenance_lock_timeout",
+        c"How long partition upkeep tries to get a lock before it leaves the work for its next run.",
+        c"",
+        &MAINTENANCE_LOCK_TIMEOUT,
+        0,
+        3_600_000,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
     );
     GucRegistry::define_bool_guc(
         c"iot_ext.notify_commands",
@@ -142,6 +155,11 @@ pub fn max_scheduled_databases() -> usize {
 /// Whether queueing a command sends a NOTIFY.
 pub fn notify_commands() -> bool {
     NOTIFY_COMMANDS.get()
+}
+
+/// How long partition upkeep tries to get a lock.
+pub fn maintenance_lock_timeout() -> Duration {
+    Duration::from_millis(u64::try_from(MAINTENANCE_LOCK_TIMEOUT.get()).unwrap_or(0))
 }
 
 /// Sensors whose state has room in shared memory.

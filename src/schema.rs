@@ -27,7 +27,13 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/schema/30_partition.sql", name = "partition", requires = ["quality_limits"]);
 extension_sql_file!("../sql/schema/31_duplicates.sql", name = "duplicates", requires = ["partition"]);
-extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["duplicates"]);
+extension_sql_file!(
+    "../sql/schema/32_partition_manager.sql",
+    name = "partition_manager",
+    requires = ["duplicates"]
+);
+extension_sql_file!("../sql/schema/33_retention.sql", name = "retention", requires = ["partition_manager"]);
+extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["retention"]);
 extension_sql_file!("../sql/schema/41_alert_triggers.sql", name = "alert_triggers", requires = ["alert"]);
 extension_sql_file!("../sql/schema/45_processing.sql", name = "processing", requires = ["alert_triggers"]);
 extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["processing"]);
@@ -37,7 +43,8 @@ extension_sql_file!("../sql/schema/53_detector.sql", name = "detector", requires
 extension_sql_file!("../sql/schema/54_state.sql", name = "state", requires = ["detector"]);
 extension_sql_file!("../sql/schema/55_recalibration.sql", name = "recalibration", requires = ["state"]);
 extension_sql_file!("../sql/schema/56_roads.sql", name = "roads", requires = ["recalibration"]);
-extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["roads"]);
+extension_sql_file!("../sql/schema/57_load_state.sql", name = "load_state", requires = ["roads"]);
+extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["load_state"]);
 extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires = ["command"]);
 extension_sql_file!("../sql/schema/80_job.sql", name = "job", requires = ["readings"]);
 extension_sql_file!("../sql/schema/81_job_functions.sql", name = "job_functions", requires = ["job"]);

@@ -7,11 +7,12 @@ use pgrx::{PgSqlErrorCode, pg_extern};
 use serde::Serialize;
 
 use crate::catalog::migration::{self, Migration};
-use crate::catalog::partition_policy::{self, Duplicates, PartitionPolicy};
+use crate::catalog::partition_policy::{self, Duplicates, Management, PartitionPolicy};
 use crate::catalog::sensor_state;
 use crate::catalog::uniqueness;
 use crate::engine::overlay;
 use crate::error::{IotError, IotResult, OrRaise};
+use crate::job;
 use crate::partition;
 use crate::pg::relation::{self, Lock, OpenRelation, in_schema_iot};
 use crate::pg::security::{self, ActingAs};
@@ -94,6 +95,7 @@ struct Report {
     partitions_created: Vec<String>,
     indexes_created: Vec<&'static str>,
     indexes_dropped: Vec<&'static str>,
+    jobs_created: Vec<String>,
 }
 
 /// What the caller asked for; `None` keeps what an earlier call chose.
@@ -195,12 +197,20 @@ fn run(session: &mut Session<'_>, wishes: Wishes) -> IotResult<Report> {
     }
     let policy = choose_policy(session, table, wishes, report.migrations_applied.contains(&"sensor_data"))?;
     align_indexes(session, table, &policy.index_policy, &mut report)?;
-    let (interval, premake) = (policy.interval, u32::try_from(policy.premake).unwrap_or(0));
-    let time_column = partition_bounds::time_column(&OpenRelation::open(table, Lock::AccessShare))?;
-    partition_policy::store(session, table, &time_column, policy)?;
-    report.partitions_created = partition::create_missing(session, table, interval, |existing| {
-        plan(existing, interval, clock::now(), premake)
-    })?;
+    let derived = derived_policy(session, &policy)?;
+    for (table, policy) in
+        std::iter::once((table, policy)).chain(in_schema_iot(c"processed_data").zip(derived))
+    {
+        let (interval, premake) = (policy.interval, u32::try_from(policy.premake).unwrap_or(0));
+        let time_column = partition_bounds::time_column(&OpenRelation::open(table, Lock::AccessShare))?;
+        partition_policy::store(session, table, &time_column, policy.clone())?;
+        let made = partition::create_missing(session, table, interval, &policy.management, |existing| {
+            plan(existing, interval, clock::now(), premake)
+        })?;
+        report.partitions_created.extend(made.into_iter().map(|(name, _)| name));
+        partition::warn_of_locks(session, table)?;
+    }
+    report.jobs_created = job::schedule_upkeep(session)?.into_iter().collect();
     Ok(report)
 }
 
@@ -256,7 +266,7 @@ fn choose_policy(
     let stored = match partition_policy::load(session, table)? {
         Some(stored) => stored,
         None => {
-            let interval = newest_interval(table)?.unwrap_or(PartitionInterval::Month);
+            let interval = partition::newest_interval(table)?.unwrap_or(PartitionInterval::Month);
             PartitionPolicy {
                 interval,
                 interval_given: partition_policy::as_given(interval)?,
@@ -273,6 +283,7 @@ fn choose_policy(
                     Some(_) => Duplicates::First,
                     None => Duplicates::Both,
                 },
+                management: Management::default(),
             }
         }
     };
@@ -284,15 +295,29 @@ fn choose_policy(
         retention: wishes.retention.or(stored.retention),
         index_policy: wishes.index_policy.unwrap_or(stored.index_policy),
         duplicates: wishes.duplicates.unwrap_or(stored.duplicates),
+        management: stored.management,
     })
 }
 
-/// The interval of which the newest partition is a whole range.
-fn newest_interval(table: Oid) -> IotResult<Option<PartitionInterval>> {
-    use PartitionInterval::{Day, Hour, Month, Week};
-    let ranges = partition_bounds::ranges(&OpenRelation::open(table, Lock::AccessShare))?;
-    Ok(ranges.last().and_then(|newest| {
-        [Hour, Day, Week, Month].into_iter().find(|each| each.range_containing(newest.start) == Some(*newest))
+/// The policy of derived readings: they grow as readings do, so interval and premake are the readings'. What
+/// `manage_partitions()` was told of them beside that stays. `None` where their table is partitioned in a way of its own.
+fn derived_policy(
+    session: &mut Session<'_>,
+    readings: &PartitionPolicy,
+) -> IotResult<Option<PartitionPolicy>> {
+    let Some(table) = in_schema_iot(c"processed_data") else { return Ok(None) };
+    if OpenRelation::look(table, partition_bounds::time_type).is_err() {
+        return Ok(None);
+    }
+    let before = partition_policy::load(session, table)?;
+    Ok(Some(PartitionPolicy {
+        interval: readings.interval,
+        interval_given: readings.interval_given,
+        premake: readings.premake,
+        retention: None,
+        index_policy: Vec::new(),
+        duplicates: Duplicates::Last,
+        management: before.map_or_else(Management::default, |before| before.management),
     }))
 }
 

@@ -7,7 +7,8 @@ use pgrx::pg_extern;
 
 use crate::catalog::sensor_state::{self, Written};
 use crate::engine::overlay;
-use crate::error::{IotResult, OrRaise};
+use crate::engine::recall::recall;
+use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::security;
@@ -48,7 +49,15 @@ pub fn flush() -> IotResult<i64> {
             })
             .collect();
         if !written.is_empty() {
-            with_session(|session| sensor_state::store(session, &written))?;
+            with_session(|session| {
+                sensor_state::store(session, &written)?;
+                let spoiled: Vec<Uuid> = taken
+                    .iter()
+                    .filter(|taken| taken.is_checkpoint && sensors::was_spoiled(taken))
+                    .map(|taken| Uuid::from_bytes(taken.sensor_id))
+                    .collect();
+                if spoiled.is_empty() { Ok(()) } else { sensor_state::spoil(session, spoiled) }
+            })?;
         }
         flushed += written.len() as i64;
         if written.len() < CHUNK {
@@ -56,6 +65,17 @@ pub fn flush() -> IotResult<i64> {
         }
     }
     Ok(flushed)
+}
+
+#[pg_extern(sql = false)]
+fn load_state(maximum: i32) -> i64 {
+    crate::catalog::require_setup().or_raise();
+    let Ok(maximum) = usize::try_from(maximum) else {
+        IotError::invalid_argument(format!("maximum {maximum} is negative"))
+            .hint("Give the number of sensors to load at most.")
+            .raise();
+    };
+    recall(maximum).or_raise()
 }
 
 /// The state of a sensor in memory, for those who may read its readings.

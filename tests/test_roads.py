@@ -28,12 +28,7 @@ def crowded_cluster():
         yield running
 
 
-# Known and not found yet: now and then a sensor that is evicted while others fill the table is scored once by a window that
-# lacks a reading (docs/limits.md).
-CROWDED = pytest.param("crowded", marks=pytest.mark.xfail(strict=False, reason="evictions under pressure: docs/limits.md"))
-
-
-@pytest.fixture(params=["preloaded", "not preloaded", CROWDED])
+@pytest.fixture(params=["preloaded", "not preloaded", "crowded"])
 def two_databases(request):
     """Two databases of one kind of server."""
     name = {"preloaded": "cluster", "not preloaded": "unloaded_cluster", "crowded": "crowded_cluster"}[request.param]

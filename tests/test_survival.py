@@ -42,7 +42,7 @@ def contents(database):
     """Every row of every table of the schema, as text."""
     tables = [name for (name,) in database.rows(
         "SELECT oid::regclass::text FROM pg_class WHERE relnamespace = 'iot'::regnamespace"
-        " AND relkind IN ('r', 'p') AND NOT relispartition ORDER BY 1")]
+        " AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN ('job_state', 'job_run') ORDER BY 1")]
     rows = {table: sorted(row[0] for row in database.rows(f"SELECT t::text FROM {table} t")) for table in tables}
     assert rows["iot.sensor_data"], "nothing to lose proves nothing"
     return rows
@@ -108,7 +108,7 @@ def test_a_renamed_table_keeps_its_policy_through_a_dump(full_database, cluster)
     full_database.execute("ALTER TABLE iot.sensor_data RENAME TO readings_of_old")
     copy = restored(full_database, "plain", cluster)
     try:
-        assert copy.value("SELECT parent::text FROM iot.partition_settings") == "iot.readings_of_old"
+        assert ("iot.readings_of_old",) in copy.rows("SELECT parent::text FROM iot.partition_settings")
     finally:
         copy.drop()
 
@@ -123,10 +123,13 @@ def test_drop_extension_refuses_while_something_hangs_on_it(full_database):
 def test_drop_extension_cascade_takes_no_row_and_no_column(full_database):
     columns = "SELECT attrelid::regclass::text, attname FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid" \
               " WHERE relnamespace = 'iot'::regnamespace AND relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped" \
-              " AND relname <> 'partition_policy' ORDER BY 1, 2"
+              " AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e') ORDER BY 1, 2"
     before, columns_before = contents(full_database), full_database.rows(columns)
     triggers_before = inventory(full_database)["triggers"]
-    policy = before.pop("iot.partition_policy")
+    members = [name for (name,) in full_database.rows(
+        "SELECT objid::regclass::text FROM pg_depend WHERE classid = 'pg_class'::regclass AND deptype = 'e'")]
+    catalogue = {name: before.pop(name) for name in members if name in before}
+    policy = catalogue["iot.partition_policy"]
     full_database.execute("SET client_min_messages = warning")
     full_database.execute("DROP EXTENSION iot_ext CASCADE")
     assert contents(full_database) == before
@@ -137,7 +140,8 @@ def test_drop_extension_cascade_takes_no_row_and_no_column(full_database):
     assert full_database.value("SELECT iot.setup() ->> 'indexes_dropped'") == "[]"
     full_database.execute("SELECT iot.setup(premake => 5)")
     after = contents(full_database)
-    assert after.pop("iot.partition_policy") == policy
+    assert after["iot.partition_policy"] == policy
+    after = {name: rows for name, rows in after.items() if name not in catalogue}
     assert after == before
     assert inventory(full_database)["triggers"] == triggers_before, "setup() attaches every trigger again"
     sensor = full_database.value("SELECT sensor_id FROM iot.sensors")

@@ -28,8 +28,8 @@ BEGIN
                     WHERE o.object_type = 'table' AND o.schema_name = 'iot') THEN
             PERFORM iot.all_readings_changed();
         END IF;
-    ELSIF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c
-                   WHERE c.classid = 'pg_class'::regclass AND c.objid = to_regclass('iot.sensor_data')) THEN
+    -- By name: to_regclass() fails for those who may not look into the schema, and with it any ALTER TABLE of theirs.
+    ELSIF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c WHERE c.object_identity = 'iot.sensor_data') THEN
         PERFORM iot.all_readings_changed();
     END IF;
 END

@@ -267,3 +267,18 @@ pub fn pause(session: &mut Session<'_>, job_id: i64, reason: &str) -> IotResult<
     session.execute(&PAUSE, &[job_id.into(), reason.into()])?;
     Ok(())
 }
+
+statement!(EXISTS_FOR_ALL: (TEXTOID, REGROLEOID)
+    "SELECT EXISTS (SELECT FROM iot.job j
+                     WHERE j.job_kind OPERATOR(pg_catalog.=) $1 AND j.target IS NULL
+                       AND j.owner::pg_catalog.oid OPERATOR(pg_catalog.=) $2::pg_catalog.oid)");
+
+/// Whether there is a job of a kind for everything that `owner` owns.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn exists_for_all(session: &mut Session<'_>, kind: Kind, owner: Oid) -> IotResult<bool> {
+    let _owner = as_catalogue_owner()?;
+    let arguments = [kind.as_str().into(), owner.into()];
+    session.execute(&EXISTS_FOR_ALL, &arguments)?.first().map_or(Ok(false), |row| row.get(1))
+}

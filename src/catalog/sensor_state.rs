@@ -7,7 +7,7 @@ use pgrx::datum::TimestampWithTimeZone;
 
 use crate::error::IotResult;
 use crate::pg::clock;
-use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
+use crate::pg::relation::{self, Lock, OpenRelation, in_schema_iot};
 use crate::pg::security::ActingAs;
 use crate::pg::statement::Session;
 use crate::statement;
@@ -49,6 +49,25 @@ pub fn load(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<Vec<K
         Ok(())
     })?;
     Ok(kept)
+}
+
+statement!(WRITTEN: ()
+    "SELECT s.sensor_id FROM iot.sensor_state s WHERE s.state IS NOT NULL
+      ORDER BY s.last_received_at DESC NULLS LAST");
+
+/// The sensors whose states are written down, those heard of last first.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn written(session: &mut Session<'_>) -> IotResult<Vec<Uuid>> {
+    let _owner = as_owner();
+    let rows = session.execute(&WRITTEN, &[])?;
+    let mut found = Vec::with_capacity(rows.count());
+    rows.for_each(|row| {
+        found.push(row.get(1)?);
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 statement!(
@@ -178,6 +197,13 @@ statement!(IS_WATCHED: ()
 /// Only what PostgreSQL raises.
 pub fn is_watched(session: &mut Session<'_>) -> IotResult<bool> {
     session.execute(&IS_WATCHED, &[])?.first().map_or(Ok(false), |row| row.get(1))
+}
+
+/// Waits until every transaction that has written states down has ended, so that [`spoil_all`] sees what they wrote.
+pub fn await_writers() {
+    if let Some(table) = in_schema_iot(c"sensor_state") {
+        relation::await_writers(table);
+    }
 }
 
 statement!(SPOIL_ALL: ()

@@ -24,6 +24,7 @@ use crate::alert::DatabaseZone;
 use crate::catalog::sensor_state;
 use crate::error::{IotError, IotResult};
 use crate::partition;
+use crate::pg::memory::in_scratch;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::shared::counters::{self, Counter};
 use crate::pg::statement::with_session;
@@ -89,9 +90,15 @@ struct Batch<'a> {
 /// # Errors
 /// What concerns the whole batch, and what PostgreSQL raises.
 pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
-    if offered.is_empty() {
-        return Ok(Outcome::default());
+    match offered {
+        [] => Ok(Outcome::default()),
+        // What one call takes for one reading is gone with the call.
+        [_] => run_in_place(offered),
+        _ => in_scratch(c"iot_ext batch", || run_in_place(offered)),
     }
+}
+
+fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     let started = Instant::now();
     let mut lent = Lent::new()?;
     let mut batch = Batch {
@@ -110,14 +117,15 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     batch.enter_states()?;
     duplicates::find(offered, &batch.groups, &mut batch.outcome.judged, intake.duplicates)?;
     let mut detectors = batch.load_detectors()?;
-    let (matches, late) = batch.score(&mut detectors)?;
+    let (matches, mut incomplete) = batch.score(&mut detectors)?;
+    incomplete.extend(overlay::untracked(batch.profiles()));
     let scored = Instant::now();
 
     let processing = processing::prepare(rules, &batch.groups, &batch.outcome.judged)?;
     partition::ensure_for(c"sensor_data", batch.open_times())?;
     store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged, intake.duplicates)?;
     // After the rows, as plain SQL does it: the two wait for each other in one order.
-    overlay::spoil_checkpoints(late)?;
+    overlay::spoil_checkpoints(incomplete)?;
     batch.keep_memory(&detectors)?;
     if let Some(processing) = processing {
         processing.run(offered, &batch.outcome.judged)?;
@@ -275,8 +283,11 @@ impl Batch<'_> {
 
     /// The sensors of the batch whose readings are scored by a detector with a state of its own.
     fn with_detectors(&self) -> Vec<&Profile> {
-        let profiles = self.groups.iter().filter_map(|group| group.profile.as_deref());
-        profiles.filter(|profile| memory::has_detector(profile)).collect()
+        self.profiles().filter(|profile| memory::has_detector(profile)).collect()
+    }
+
+    fn profiles(&self) -> impl Iterator<Item = &Profile> {
+        self.groups.iter().filter_map(|group| group.profile.as_deref())
     }
 
     fn load_detectors(&self) -> IotResult<KeyMap<DetectorState>> {
@@ -289,8 +300,7 @@ impl Batch<'_> {
 
     /// Writes down what shared memory does not hold.
     fn keep_memory(&self, detectors: &KeyMap<DetectorState>) -> IotResult<()> {
-        let profiles = self.groups.iter().filter_map(|group| group.profile.as_deref());
-        let private = overlay::private_states(profiles);
+        let private = overlay::private_states(self.profiles());
         if private.is_empty() && detectors.is_empty() {
             return Ok(());
         }

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod offered;
 pub mod overlay;
 pub mod profile;
+pub mod recall;
 pub mod rejection;
 mod store;
 

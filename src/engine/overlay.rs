@@ -55,6 +55,8 @@ struct Transaction {
     /// Every sensor's stored readings may have changed past the engine (TRUNCATE, DROP).
     all_stale: bool,
     announced: bool,
+    /// It changes readings of sensors whose entries do not know of it.
+    untracked: bool,
     /// Entries whose change this transaction writes down.
     flushed: Vec<SensorKey>,
 }
@@ -188,25 +190,40 @@ pub fn private_states<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Wr
 }
 
 /// Readings older than their sensor's newest were stored: a checkpoint on disk does not have them, and nobody could tell.
-/// Where a flush has not committed its checkpoint yet, this waits for it.
+/// The same holds of any reading stored by a transaction that the sensor's entry does not know of. Where a flush has not
+/// committed its checkpoint yet, this waits for it.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn spoil_checkpoints(sensor_ids: Vec<Uuid>) -> IotResult<()> {
     let (mut there, mut on_the_way) = (Vec::new(), Vec::new());
     TRANSACTION.with_borrow_mut(|transaction| {
+        let mut has_untracked = false;
         for sensor_id in sensor_ids {
-            let Some(local) = transaction.sensors.get_mut(sensor_id.as_bytes()) else {
-                there.push(sensor_id);
+            let Some(local) = transaction.sensors.get_mut(sensor_id.as_bytes()) else { continue };
+            if local.spoiled {
                 continue;
-            };
-            let handle = local.handle.as_ref();
-            if handle.is_some_and(|handle| handle.flushing) && !local.spoiled {
-                on_the_way.push(sensor_id);
-            } else if handle.is_none_or(|handle| handle.checkpointed) && !local.spoiled {
-                there.push(sensor_id);
             }
             local.spoiled = true;
+            match &local.handle {
+                Some(handle) if handle.flushing => {
+                    sensors::spoil_flushing(handle);
+                    on_the_way.push(sensor_id);
+                }
+                Some(handle) if !handle.has_entry() => {
+                    has_untracked = true;
+                    on_the_way.push(sensor_id);
+                }
+                Some(handle) if !handle.checkpointed => (),
+                None if sensors::is_available() => {
+                    has_untracked = true;
+                    on_the_way.push(sensor_id);
+                }
+                Some(_) | None => there.push(sensor_id),
+            }
+        }
+        if has_untracked {
+            transaction.begin_untracked();
         }
     });
     if there.is_empty() && on_the_way.is_empty() {
@@ -217,6 +234,18 @@ pub fn spoil_checkpoints(sensor_ids: Vec<Uuid>) -> IotResult<()> {
             sensor_state::spoil_awaited(session, on_the_way)?;
         }
         if there.is_empty() { Ok(()) } else { sensor_state::spoil(session, there) }
+    })
+}
+
+/// The sensors of which this transaction stores readings without an entry that knows of it.
+pub fn untracked<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Uuid> {
+    if !sensors::is_available() {
+        return Vec::new();
+    }
+    let has_no_entry = |local: &Local| local.handle.as_ref().is_none_or(|handle| !handle.has_entry());
+    TRANSACTION.with_borrow(|transaction| {
+        let local_of = |profile: &Profile| transaction.sensors.get(profile.sensor_id.as_bytes());
+        profiles.filter(|p| local_of(p).is_some_and(has_no_entry)).map(|p| p.sensor_id).collect()
     })
 }
 
@@ -251,7 +280,13 @@ pub fn mark_all_stale() -> IotResult<()> {
     TRANSACTION.with_borrow_mut(|transaction| {
         transaction.all_stale = true;
         transaction.sensors.values_mut().for_each(|local| local.stale = true);
+        if sensors::is_available() {
+            transaction.begin_untracked();
+        }
     });
+    if sensors::is_available() {
+        sensor_state::await_writers();
+    }
     with_session(sensor_state::spoil_all)
 }
 
@@ -266,6 +301,15 @@ pub fn has_touched(sensor_id: Uuid) -> bool {
 pub fn note_flushed(keys: impl Iterator<Item = SensorKey>) {
     transaction::listen(&LISTENER);
     TRANSACTION.with_borrow_mut(|transaction| transaction.flushed.extend(keys));
+}
+
+impl Transaction {
+    fn begin_untracked(&mut self) {
+        if !self.untracked {
+            self.untracked = true;
+            sensors::begin_untracked();
+        }
+    }
 }
 
 impl Local {
@@ -313,6 +357,9 @@ fn end(committed: bool) {
             _ => sensors::Outcome::Unknown,
         };
         sensors::commit(handle, outcome, local.spoiled);
+    }
+    if transaction.untracked {
+        sensors::end_untracked();
     }
 }
 

@@ -288,22 +288,48 @@ mod tests {
     }
 
     #[pg_test]
-    fn states_are_flushed_and_partitions_made() {
+    fn states_are_flushed() {
         crate::in_database_tests::factory();
-        for (kind, target, key) in [
-            ("flush_state", "NULL", "sensors"),
-            ("partition_upkeep", "'iot.sensor_data'", "partitions_created"),
-        ] {
-            let job: i64 =
-                one(&format!("SELECT iot.add_job('{kind}', '1 hour', NULL, '{kind}', target => {target})"));
-            let mut claimed =
-                with_session(|session| job::claim(session, job, clock::now())).unwrap().unwrap();
-            assert_eq!(with_session(|session| job::step(session, &mut claimed)).unwrap(), Progress::Done);
-            with_session(|session| job::finish(session, &claimed, &Outcome::Succeeded)).unwrap();
-            assert!(
-                one::<bool>(&format!("SELECT detail ? '{key}' FROM iot.job_runs WHERE job_id = {job}")),
-                "{kind}"
-            );
+        let job: i64 = one("SELECT iot.add_job('flush', '1 hour', NULL, 'flush_state')");
+        let mut claimed = with_session(|session| job::claim(session, job, clock::now())).unwrap().unwrap();
+        assert_eq!(with_session(|session| job::step(session, &mut claimed)).unwrap(), Progress::Done);
+        with_session(|session| job::finish(session, &claimed, &Outcome::Succeeded)).unwrap();
+        assert!(one::<bool>(&format!("SELECT detail ? 'sensors' FROM iot.job_runs WHERE job_id = {job}")));
+    }
+
+    #[pg_test]
+    fn setup_schedules_upkeep_once_and_nothing_that_deletes() {
+        assert_eq!(one::<String>("SELECT iot.setup() ->> 'jobs_created'"), "[\"partition upkeep\"]");
+        assert_eq!(one::<String>("SELECT iot.setup() ->> 'jobs_created'"), "[]");
+        let told: String = one(
+            "SELECT string_agg(concat_ws(' ', job_kind, schedule, target IS NULL, next_start > now()), ',') FROM iot.jobs",
+        );
+        assert_eq!(told, "partition_upkeep 01:00:00 t t");
+        // Everything is there: there is nothing to do but to analyze what never was.
+        let job: i64 = one("SELECT job_id FROM iot.jobs");
+        Spi::run(&format!("SELECT iot.alter_job({job}, next_start => now())")).unwrap();
+        let claimed = with_session(|session| job::claim(session, job, clock::now())).unwrap().unwrap();
+        match with_session(|session| job::plan(session, &claimed)).unwrap() {
+            Work::Statements(statements) => {
+                assert!(statements.contains(&"ANALYZE iot.sensor_data".to_owned()), "{statements:?}");
+            }
+            Work::InTransaction => panic!("partitions are detached at top level"),
         }
+    }
+
+    #[pg_test]
+    fn old_partitions_are_dropped() {
+        Spi::run("CREATE TABLE public.metrics (at timestamptz NOT NULL) PARTITION BY RANGE (at)").unwrap();
+        for month in 1..=3 {
+            Spi::run(&format!("SELECT iot.create_monthly_partition('public.metrics', 2020, {month})"))
+                .unwrap();
+        }
+        Spi::run("SELECT iot.manage_partitions('public.metrics', '1 month')").unwrap();
+        let job: i64 = one("SELECT iot.add_retention_policy('public.metrics', '1 year')");
+        let mut claimed = with_session(|session| job::claim(session, job, clock::now())).unwrap().unwrap();
+        assert_eq!(with_session(|session| job::step(session, &mut claimed)).unwrap(), Progress::Done);
+        with_session(|session| job::finish(session, &claimed, &Outcome::Succeeded)).unwrap();
+        assert_eq!(one::<String>("SELECT detail::text FROM iot.job_runs"), "{\"partitions_dropped\": 3}");
+        assert!(one::<bool>("SELECT to_regclass('public.metrics_2020_01') IS NULL"));
     }
 }

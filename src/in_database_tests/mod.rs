@@ -9,6 +9,7 @@ mod detectors;
 mod duplicates;
 mod ingest;
 mod jobs;
+mod partition_manager;
 mod partitions;
 mod processing;
 mod quality;

@@ -286,7 +286,11 @@ fn check_retention(session: &mut Session<'_>, job: &Job, table: Oid) -> IotResul
     session.run(&format!("EXPLAIN {statement}"))
 }
 
-fn check_owner(owner: Oid) -> IotResult<()> {
+/// Refuses owners that the caller may not act for, and those for whom no background worker can.
+///
+/// # Errors
+/// 42501 or 55000.
+pub fn check_owner(owner: Oid) -> IotResult<()> {
     if !security::current_user_has_privileges_of(owner) {
         return Err(IotError::new(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,

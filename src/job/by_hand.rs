@@ -73,18 +73,19 @@ fn work(claimed: &mut Claimed) -> Result<(), Failure> {
             }
             transaction::commit_in_procedure();
         },
+        Work::Statements(statements) if statements.is_empty() => Ok(()),
         Work::Statements(statements) => {
             // No snapshot and no lock that the worker could wait for.
             transaction::commit_in_procedure();
             let (database, owner) = (background::current_database(), claimed.owner);
-            transaction::attempt(|| Ok(top_level::run_in_worker(database, owner, &statements, left())))?
+            transaction::catch(|| Ok(top_level::run_in_worker(database, owner, &statements, left())))?
         }
     }
 }
 
 fn attempt<T>(limit: Option<Duration>, work: impl FnOnce() -> IotResult<T>) -> Result<T, Failure> {
     let timer = PartTimer::start(limit);
-    transaction::attempt(work).map_err(|failure| Failure {
+    transaction::catch(work).map_err(|failure| Failure {
         is_timeout: failure.is_cancellation() && timer.has_expired(),
         ..failure
     })

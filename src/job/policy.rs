@@ -1,18 +1,20 @@
 //! Jobs under the name of what they are for.
 
 use iot_core::job::Kind;
+use iot_core::time::MICROS_PER_HOUR;
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_extern;
 use pgrx::pg_sys::Oid;
 use serde_json::json;
 
-use super::add::{exists_already, new, store_new};
+use super::add::{check_owner, exists_already, new, store_new};
 use super::alter::delete_policies;
+use super::schedule::interval;
 use crate::catalog::job::{self, Job};
 use crate::error::{IotError, IotResult, OrRaise};
-use crate::pg::clock;
 use crate::pg::relation::qualified_name_of;
 use crate::pg::statement::{Session, with_session};
+use crate::pg::{clock, security};
 
 /// What both kinds of policies are told.
 struct Policy<'a> {
@@ -56,16 +58,46 @@ impl Policy<'_> {
         }
         // Several policies of a table differ in their conditions; their names must differ, too.
         if self.job_name.is_none() {
-            let name = job.name.clone();
-            for number in 2.. {
-                if job::load_named(session, &job.name)?.is_none() {
-                    break;
-                }
-                job.name = format!("{name} ({number})");
-            }
+            job.name = free_name(session, job.name)?;
         }
         store_new(session, &job)
     }
+}
+
+/// The name, or with the first number behind it that makes it free.
+fn free_name(session: &mut Session<'_>, name: String) -> IotResult<String> {
+    let mut free = name.clone();
+    for number in 2.. {
+        if job::load_named(session, &free)?.is_none() {
+            break;
+        }
+        free = format!("{name} ({number})");
+    }
+    Ok(free)
+}
+
+/// Sees to it that the partitions of the current user are kept, from an hour from now on. `None` when that is so already, or
+/// cannot be: then a WARNING says so.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn schedule_upkeep(session: &mut Session<'_>) -> IotResult<Option<String>> {
+    let kind = Kind::PartitionUpkeep;
+    if job::exists_for_all(session, kind, security::current_user())? {
+        return Ok(None);
+    }
+    let name = free_name(session, "partition upkeep".to_owned())?;
+    let mut job = new(session, name, kind, None, None)?;
+    job.schedule_interval = Some(interval(session, "1 hour")?);
+    job.first_start = job.created_at.checked_add(MICROS_PER_HOUR);
+    // Databases that were set up together need not be looked after together.
+    job.jitter = interval(session, "10 minutes")?;
+    if let Err(error) = check_owner(job.owner) {
+        error.warn();
+        return Ok(None);
+    }
+    store_new(session, &job)?;
+    Ok(Some(job.name))
 }
 
 fn name_of(relation: Oid) -> IotResult<String> {

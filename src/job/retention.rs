@@ -1,16 +1,18 @@
 //! What is old enough is dropped by the partition, or deleted in small batches.
 
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
 use serde_json::{Map, Value, json};
 
 use super::run::{count, target};
+use super::schedule::interval;
 use super::{Claimed, Progress};
 use crate::catalog::maintenance::{TimeColumn, leaves, partition_column, time_columns};
 use crate::error::{IotError, IotResult};
+use crate::partition::{self, Outcome};
 use crate::pg::relation;
 use crate::pg::statement::Session;
-use crate::statement;
 
 /// Rows deleted in one transaction, unless the job says otherwise.
 pub const BATCH: i64 = 10_000;
@@ -28,6 +30,8 @@ pub struct Retention {
     pub condition: Option<String>,
     /// Rows in one transaction.
     pub batch_size: i64,
+    /// Whether partitions go although something still needs them.
+    pub force: bool,
 }
 
 impl Retention {
@@ -57,6 +61,13 @@ impl Retention {
             time_column: text("time_column")?,
             condition: text("condition")?,
             batch_size,
+            force: match parameters.get("force") {
+                None | Some(Value::Null) => false,
+                Some(value) => value.as_bool().ok_or_else(|| {
+                    IotError::invalid_argument(format!("parameter \"force\" is {value}"))
+                        .hint("Give true or false.")
+                })?,
+            },
         })
     }
 
@@ -130,9 +141,7 @@ pub fn step(session: &mut Session<'_>, claimed: &mut Claimed) -> IotResult<Progr
     let table = target(claimed)?;
     let retention = Retention::from_parameters(&claimed.job.parameters)?;
     if retention.drops_partitions(table) {
-        let dropped = drop_partitions(session, table, &retention.drop_after)?;
-        claimed.detail.insert("partitions_dropped".to_owned(), json!(dropped));
-        return Ok(Progress::Done);
+        return drop_partitions(session, claimed, table, &retention);
     }
     let mut left = match claimed.left.take() {
         Some(left) => left,
@@ -160,18 +169,51 @@ pub fn step(session: &mut Session<'_>, claimed: &mut Claimed) -> IotResult<Progr
     Ok(progress)
 }
 
-statement!(DROP_OLD_PARTITIONS: (REGCLASSOID, TEXTOID)
-    "SELECT iot.drop_old_partitions($1, $2::pg_catalog.interval)");
-
-/// Drops the partitions whose rows are all older than `drop_after`; returns how many.
-fn drop_partitions(session: &mut Session<'_>, table: Oid, drop_after: &str) -> IotResult<i32> {
-    let arguments = [table.into(), drop_after.into()];
-    session.execute(&DROP_OLD_PARTITIONS, &arguments)?.first().map_or(Ok(0), |row| row.get(1))
+/// Drops the partitions whose rows are all old enough. Where something could be done and something could not, what could is
+/// committed, and the rest tried again: so this ends with nothing left, or with an error that takes nothing back.
+fn drop_partitions(
+    session: &mut Session<'_>,
+    claimed: &mut Claimed,
+    table: Oid,
+    retention: &Retention,
+) -> IotResult<Progress> {
+    let wanted = partition::Retention {
+        drop_after: interval(session, &retention.drop_after)?,
+        time_column: None,
+        condition: None,
+        dry_run: false,
+        force: retention.force,
+    };
+    let actions = partition::retain(session, table, &wanted)?.actions;
+    let of = |wanted: &Outcome| actions.iter().filter(|action| action.outcome == *wanted).count();
+    let (done, blocked) = (of(&Outcome::Done), of(&Outcome::Blocked));
+    if retention.force {
+        claimed.detail.insert("forced".to_owned(), json!(true));
+    }
+    count(claimed, "partitions_dropped", done, 0);
+    if blocked > 0 {
+        let reasons: Vec<_> = actions.iter().filter(|action| action.outcome == Outcome::Blocked).collect();
+        let reasons: Vec<_> =
+            reasons.iter().map(|action| format!("{}: {}", action.partition, action.reason)).collect();
+        claimed.detail.insert("blocked".to_owned(), json!(reasons));
+    }
+    let failure = actions.iter().find_map(|action| match &action.outcome {
+        Outcome::Failed(why) => {
+            Some(IotError::wrong_state(format!("partition \"{}\": {why}", action.partition)))
+        }
+        Outcome::Deferred => Some(IotError::new(
+            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            format!("a lock on partition \"{}\" was not to be had in time", action.partition),
+        )),
+        _ => None,
+    });
+    match failure {
+        None => Ok(Progress::Done),
+        Some(_) if done > 0 => Ok(Progress::Again),
+        Some(failure) => Err(failure),
+    }
 }
 
 fn gone() -> IotError {
-    IotError::new(
-        pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-        "the target of the job does not exist any more",
-    )
+    IotError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, "the target of the job does not exist any more")
 }

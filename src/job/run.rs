@@ -1,20 +1,19 @@
 //! What a run of each kind consists of.
 
+use std::ffi::CString;
+
 use iot_core::job::Kind;
-use iot_core::partition;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use serde_json::json;
 
 use super::{Claimed, Progress, Work, maintenance, refresh, retention};
-use crate::catalog::{command, partition_policy};
+use crate::catalog::command;
 use crate::error::{IotError, IotResult};
-use crate::pg::clock;
+use crate::guc;
+use crate::partition;
 use crate::pg::security::ActingAs;
 use crate::pg::statement::Session;
-
-/// How long a job waits for a lock before it is put off: whoever comes later stands in the queue behind it.
-const LOCK_TIMEOUT: &std::ffi::CStr = c"2s";
 
 /// What there is to do. Its errors are those of the job.
 ///
@@ -27,6 +26,7 @@ pub fn plan(session: &mut Session<'_>, claimed: &Claimed) -> IotResult<Work> {
         Kind::Vacuum | Kind::Analyze | Kind::VacuumAnalyze | Kind::Reindex => {
             maintenance::statements(session, job).map(Work::Statements)
         }
+        Kind::PartitionUpkeep => partition::statements(session, job.target).map(Work::Statements),
         Kind::Sql => Ok(Work::Statements(job.command.clone().into_iter().collect())),
         _ => Ok(Work::InTransaction),
     }
@@ -59,11 +59,12 @@ pub fn step(session: &mut Session<'_>, claimed: &mut Claimed) -> IotResult<Progr
         Kind::RefreshMaterializedView => ActingAs::for_restricting_command(owner),
         _ => ActingAs::unless_itself(owner),
     };
-    acting.set(c"lock_timeout", LOCK_TIMEOUT);
+    // Whoever comes later stands in the queue behind it.
+    let patience = format!("{}ms", guc::maintenance_lock_timeout().as_millis().max(1));
+    acting.set(c"lock_timeout", &CString::new(patience).unwrap_or_default());
     match claimed.job.kind {
         Kind::RefreshMaterializedView => refresh::step(session, claimed),
         Kind::Retention => retention::step(session, claimed),
-        Kind::PartitionUpkeep => partition_upkeep(session, claimed),
         Kind::FlushState => {
             let flushed = crate::state::flush()?;
             claimed.detail.insert("sensors".to_owned(), json!(flushed));
@@ -99,18 +100,4 @@ pub fn count(claimed: &mut Claimed, name: &str, done: usize, batch: usize) -> Pr
 /// 22004 when it has none.
 pub fn target(claimed: &Claimed) -> IotResult<Oid> {
     claimed.job.target.ok_or_else(|| IotError::null_argument("target"))
-}
-
-fn partition_upkeep(session: &mut Session<'_>, claimed: &mut Claimed) -> IotResult<Progress> {
-    let table = target(claimed)?;
-    let Some(policy) = partition_policy::load(session, table)? else {
-        return Err(IotError::wrong_state("the table has no partition policy")
-            .hint("Give it one with iot.manage_partitions(), or iot.setup() for the tables of iot_ext."));
-    };
-    let premake = u32::try_from(policy.premake).unwrap_or(0);
-    let made = crate::partition::create_missing(session, table, policy.interval, |existing| {
-        partition::plan(existing, policy.interval, clock::now(), premake)
-    })?;
-    claimed.detail.insert("partitions_created".to_owned(), json!(made));
-    Ok(Progress::Done)
 }

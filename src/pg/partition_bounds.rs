@@ -3,20 +3,89 @@
 use std::ffi::CStr;
 
 use iot_core::partition::PartitionRange;
-use iot_core::time::Timestamp;
+use iot_core::time::{MICROS_PER_DAY, Timestamp};
 use pgrx::{PgSqlErrorCode, pg_sys};
 
 use super::relation::OpenRelation;
 use crate::error::{IotError, IotResult};
 
+/// Type of a column by which a table can be partitioned. Times without a zone and dates count as UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeType {
+    /// `timestamp with time zone`.
+    TimestampTz,
+    /// `timestamp without time zone`.
+    Timestamp,
+    /// `date`.
+    Date,
+}
+
+impl TimeType {
+    fn of(column_type: pg_sys::Oid) -> Option<Self> {
+        match column_type {
+            pg_sys::TIMESTAMPTZOID => Some(Self::TimestampTz),
+            pg_sys::TIMESTAMPOID => Some(Self::Timestamp),
+            pg_sys::DATEOID => Some(Self::Date),
+            _ => None,
+        }
+    }
+
+    /// `at` as the text of a literal of the type.
+    pub fn literal(self, at: Timestamp) -> String {
+        let text = at.to_utc_literal();
+        // An era stays behind what is left out.
+        match self {
+            Self::TimestampTz => text,
+            Self::Timestamp => text.replacen("+00", "", 1),
+            Self::Date => match text.split_once(' ') {
+                Some((date, _)) if text.ends_with(" BC") => format!("{date} BC"),
+                Some((date, _)) => date.to_owned(),
+                None => text,
+            },
+        }
+    }
+
+    /// A bound of the type.
+    fn read(self, bound: pg_sys::Datum) -> Timestamp {
+        match self {
+            Self::TimestampTz | Self::Timestamp => Timestamp(bound.value() as i64),
+            Self::Date => match bound.value() as i32 {
+                i32::MIN => Timestamp::NEGATIVE_INFINITY,
+                i32::MAX => Timestamp::INFINITY,
+                days => Timestamp(i64::from(days).saturating_mul(MICROS_PER_DAY)),
+            },
+        }
+    }
+}
+
 /// Ranges of the partitions of `parent`, in order of time.
 ///
 /// # Errors
-/// 42809 when it is not partitioned by range over one `timestamptz` column.
+/// 42809 when it is not partitioned by range over one column of time.
 pub fn ranges(parent: &OpenRelation) -> IotResult<Vec<PartitionRange>> {
-    check_partitioned_by_time(parent)?;
-    let bounds = bounds(parent);
-    Ok((0..bounds.len()).filter_map(|upper| bounds.range_below(upper)).collect())
+    Ok(partitions(parent)?.into_iter().map(|(_, range)| range).collect())
+}
+
+/// The partitions of `parent` with their ranges, in order of time. Those that are being detached are left out.
+///
+/// # Errors
+/// As [`ranges`].
+pub fn partitions(parent: &OpenRelation) -> IotResult<Vec<(pg_sys::Oid, PartitionRange)>> {
+    let (_, time_type) = check_partitioned_by_time(parent)?;
+    let bounds = bounds(parent, time_type);
+    Ok((0..bounds.len())
+        .filter_map(|upper| Some((bounds.range_below(upper)?, upper)))
+        .map(|(range, upper)| (bounds.partition_below(upper), range))
+        .collect())
+}
+
+/// The default partition of `parent`, if it has one.
+///
+/// # Errors
+/// As [`ranges`].
+pub fn default_partition(parent: &OpenRelation) -> IotResult<Option<pg_sys::Oid>> {
+    let (_, time_type) = check_partitioned_by_time(parent)?;
+    Ok(bounds(parent, time_type).default_partition())
 }
 
 /// A time in each range that `times` need and no partition of `parent` has: usually none. A binary search per time, and
@@ -25,8 +94,8 @@ pub fn ranges(parent: &OpenRelation) -> IotResult<Vec<PartitionRange>> {
 /// # Errors
 /// As [`ranges`].
 pub fn uncovered(parent: &OpenRelation, times: impl Iterator<Item = Timestamp>) -> IotResult<Vec<Timestamp>> {
-    check_partitioned_by_time(parent)?;
-    let bounds = bounds(parent);
+    let (_, time_type) = check_partitioned_by_time(parent)?;
+    let bounds = bounds(parent, time_type);
     let mut missing = Vec::new();
     let mut last: Option<PartitionRange> = None;
     for at in times {
@@ -56,7 +125,7 @@ pub(super) enum Route {
 
 /// The partition of `parent` for the time `at`. `parent` has a [`time_column_number`]: the caller made sure of it.
 pub(super) fn route(parent: &OpenRelation, at: Timestamp) -> Route {
-    let bounds = bounds(parent);
+    let bounds = bounds(parent, TimeType::TimestampTz);
     let upper = bounds.first_above(at);
     if upper < bounds.len()
         && let Some(range) = bounds.range_below(upper)
@@ -78,21 +147,37 @@ pub(super) fn time_column_number(parent: &OpenRelation) -> Option<i16> {
 /// # Errors
 /// As [`ranges`].
 pub fn time_column(parent: &OpenRelation) -> IotResult<String> {
-    let column = check_partitioned_by_time(parent)?;
+    let (column, _) = check_partitioned_by_time(parent)?;
     // SAFETY: the column exists; its name comes back as a fresh, NUL-terminated copy.
     let name = unsafe { CStr::from_ptr(pg_sys::get_attname(parent.oid(), column, false)) };
     Ok(name.to_string_lossy().into_owned())
 }
 
-/// The number of the partitioning column, when it is the only one, plain, and a `timestamptz`.
-fn check_partitioned_by_time(parent: &OpenRelation) -> IotResult<i16> {
-    time_column_number(parent).ok_or_else(|| {
-        IotError::new(
-            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
-            format!("table \"{}\" is not partitioned by range over one timestamptz column", parent.name()),
-        )
-        .hint("Name a table created with PARTITION BY RANGE (<timestamptz column>).")
-    })
+/// Type of the column by which `parent` is partitioned.
+///
+/// # Errors
+/// As [`ranges`].
+pub fn time_type(parent: &OpenRelation) -> IotResult<TimeType> {
+    check_partitioned_by_time(parent).map(|(_, time_type)| time_type)
+}
+
+/// Number and type of the partitioning column, when it is the only one, plain, and a time.
+fn check_partitioned_by_time(parent: &OpenRelation) -> IotResult<(i16, TimeType)> {
+    single_range_column(parent.oid())
+        // SAFETY: the column exists.
+        .and_then(|column| {
+            Some((column, TimeType::of(unsafe { pg_sys::get_atttype(parent.oid(), column) })?))
+        })
+        .ok_or_else(|| {
+            IotError::new(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                format!(
+                    "table \"{}\" is not partitioned by range over one timestamptz, timestamp or date column",
+                    parent.name()
+                ),
+            )
+            .hint("Name a table created with PARTITION BY RANGE (<timestamptz column>).")
+        })
 }
 
 /// From the cached row of `pg_partitioned_table`; an expression has column number 0.
@@ -124,7 +209,7 @@ fn single_range_column(table: pg_sys::Oid) -> Option<i16> {
 /// PostgreSQL keeps a stale descriptor when another session's ATTACH commits while it builds one: the invalidation
 /// arrives in the middle, and the result, already behind, is stored after it. So a build during which messages arrived
 /// is thrown away and done again.
-fn bounds(parent: &OpenRelation) -> Bounds {
+fn bounds(parent: &OpenRelation, time_type: TimeType) -> Bounds {
     loop {
         // SAFETY: the relation is open and partitioned (checked by the callers); the descriptor lives in the relation
         // cache as long as the relation is open, and no partition being detached is wanted (`omit_detached`). The
@@ -133,7 +218,7 @@ fn bounds(parent: &OpenRelation) -> Bounds {
             let before = pg_sys::SharedInvalidMessageCounter;
             let descriptor = pg_sys::RelationGetPartitionDesc(parent.cache_entry(), true);
             if pg_sys::SharedInvalidMessageCounter == before {
-                return Bounds { descriptor, bounds: (*descriptor).boundinfo };
+                return Bounds { descriptor, bounds: (*descriptor).boundinfo, time_type };
             }
             pg_sys::RelationCacheInvalidateEntry(parent.oid());
         }
@@ -146,6 +231,7 @@ fn bounds(parent: &OpenRelation) -> Bounds {
 struct Bounds {
     descriptor: pg_sys::PartitionDesc,
     bounds: pg_sys::PartitionBoundInfo,
+    time_type: TimeType,
 }
 
 impl Bounds {
@@ -166,7 +252,7 @@ impl Bounds {
             match kind {
                 pg_sys::PartitionRangeDatumKind::PARTITION_RANGE_DATUM_MINVALUE => Timestamp(i64::MIN),
                 pg_sys::PartitionRangeDatumKind::PARTITION_RANGE_DATUM_MAXVALUE => Timestamp(i64::MAX),
-                _ => Timestamp((**(*self.bounds).datums.add(index)).value() as i64),
+                _ => self.time_type.read(**(*self.bounds).datums.add(index)),
             }
         }
     }
@@ -184,6 +270,12 @@ impl Bounds {
     fn has_default(&self) -> bool {
         // SAFETY: not null, and valid while the relation is open; −1 says that there is none.
         !self.bounds.is_null() && unsafe { (*self.bounds).default_index } >= 0
+    }
+
+    fn default_partition(&self) -> Option<pg_sys::Oid> {
+        // SAFETY: the place of the default partition, where there is one, is within `oids` of the same descriptor.
+        self.has_default()
+            .then(|| unsafe { *(*self.descriptor).oids.add((*self.bounds).default_index as usize) })
     }
 
     /// The partition below `upper`, which has one.

@@ -1,6 +1,7 @@
 //! Relations by name and oid, read from the relation cache.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
@@ -59,6 +60,74 @@ pub fn qualified_name_of(relation: pg_sys::Oid) -> Option<String> {
     }
 }
 
+/// Waits until every transaction that has written to `relation` so far has ended. Nothing stays locked.
+pub fn await_writers(relation: pg_sys::Oid) {
+    let lock = pg_sys::ShareLock as pg_sys::LOCKMODE;
+    // SAFETY: takes and gives back a lock; an ERROR while waiting leaves none behind.
+    unsafe {
+        pg_sys::LockRelationOid(relation, lock);
+        pg_sys::UnlockRelationOid(relation, lock);
+    }
+}
+
+/// Takes `lock` on `relation` if that is free within `patience`. Nobody queues behind us meanwhile: we look again now and
+/// then instead of waiting in line.
+pub fn try_lock(relation: pg_sys::Oid, lock: Lock, patience: Duration) -> bool {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let begin = Instant::now();
+    loop {
+        // SAFETY: asks for a lock without waiting; the transaction's end releases it.
+        if unsafe { pg_sys::ConditionalLockRelationOid(relation, lock as pg_sys::LOCKMODE) } {
+            return true;
+        }
+        if begin.elapsed() >= patience {
+            return false;
+        }
+        pause(PAUSE);
+    }
+}
+
+/// Waits, unless something happens. Raises when the statement is cancelled.
+fn pause(length: Duration) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: the latch of this process, which it alone waits for and resets.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            events as i32,
+            length.as_millis() as std::ffi::c_long,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}
+
+/// The relation `name` in `schema`.
+pub fn named(schema: &str, name: &str) -> Option<pg_sys::Oid> {
+    let (schema, name) = (CString::new(schema).ok()?, CString::new(name).ok()?);
+    // SAFETY: catalogue cache look-ups with NUL-terminated names; a missing schema is reported by InvalidOid.
+    let relation = unsafe {
+        match pg_sys::get_namespace_oid(schema.as_ptr(), true) {
+            pg_sys::InvalidOid => return None,
+            schema => pg_sys::get_relname_relid(name.as_ptr(), schema),
+        }
+    };
+    (relation != pg_sys::InvalidOid).then_some(relation)
+}
+
+/// Whether it exists.
+pub fn exists(relation: pg_sys::Oid) -> bool {
+    // SAFETY: a catalogue cache look-up; a missing relation has kind 0.
+    unsafe { pg_sys::get_rel_relkind(relation) != 0 }
+}
+
+/// Whether it is a partition of something.
+pub fn is_partition(relation: pg_sys::Oid) -> bool {
+    // SAFETY: a catalogue cache look-up; what does not exist is none.
+    unsafe { pg_sys::get_rel_relispartition(relation) }
+}
+
 /// An open relation; closed on drop, its lock kept until the transaction ends.
 pub struct OpenRelation(pg_sys::Relation);
 
@@ -82,6 +151,19 @@ impl OpenRelation {
             pg_sys::RelationCacheInvalidateEntry(relation);
         }
         Self::open(relation, lock)
+    }
+
+    /// Opens `relation` for a look, and has `look` at it; lock and all are given back after it. What was seen may be
+    /// outdated then.
+    pub fn look<T>(relation: pg_sys::Oid, look: impl FnOnce(&Self) -> T) -> T {
+        let lock = Lock::AccessShare as pg_sys::LOCKMODE;
+        // SAFETY: raises when it does not exist. After an ERROR in `look` the abort gives reference and lock back.
+        let open = Self(unsafe { pg_sys::relation_open(relation, lock) });
+        let seen = look(&open);
+        // SAFETY: opened above, closed once: the drop is skipped.
+        unsafe { pg_sys::relation_close(open.0, lock) };
+        std::mem::forget(open);
+        seen
     }
 
     /// Its oid.
@@ -120,20 +202,6 @@ impl OpenRelation {
         // SAFETY: an open relation has its pg_class row.
         unsafe { ((*(*self.0).rd_rel).relrowsecurity, (*(*self.0).rd_rel).relforcerowsecurity) }
     }
-
-    /// Whether subscribers are sent whole rows, for want of a key.
-    pub fn has_full_replica_identity(&self) -> bool {
-        // SAFETY: an open relation has its pg_class row.
-        unsafe { (*(*self.0).rd_rel).relreplident as u8 == pg_sys::REPLICA_IDENTITY_FULL }
-    }
-
-    /// Whether `name` is taken in the relation's schema.
-    pub fn sibling_exists(&self, name: &CStr) -> bool {
-        // SAFETY: a catalogue cache look-up with a NUL-terminated name.
-        unsafe {
-            pg_sys::get_relname_relid(name.as_ptr(), (*(*self.0).rd_rel).relnamespace) != pg_sys::InvalidOid
-        }
-    }
 }
 
 impl Drop for OpenRelation {
@@ -156,4 +224,8 @@ pub enum Lock {
     RowExclusive = pg_sys::RowExclusiveLock,
     /// What ATTACH PARTITION takes: no one else attaches, readers and writers go on.
     ShareUpdateExclusive = pg_sys::ShareUpdateExclusiveLock,
+    /// Readers go on, writers wait.
+    ShareRowExclusive = pg_sys::ShareRowExclusiveLock,
+    /// What DROP and DETACH take: nobody else does anything with it.
+    AccessExclusive = pg_sys::AccessExclusiveLock,
 }

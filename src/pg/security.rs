@@ -221,3 +221,12 @@ pub fn obstacle_to_connecting(role: pg_sys::Oid, bypasses_login: bool) -> Option
         None
     }
 }
+
+/// Whether the current user may read `table`.
+pub fn may_read(table: pg_sys::Oid) -> bool {
+    // SAFETY: looks in the catalogue caches; a table that is gone is reported as an error.
+    unsafe {
+        pg_sys::pg_class_aclcheck(table, current_user(), pg_sys::ACL_SELECT as pg_sys::AclMode)
+            == pg_sys::AclResult::ACLCHECK_OK
+    }
+}

@@ -9,3 +9,47 @@ pub fn reserve_prefix(prefix: &'static CStr) {
     // SAFETY: `prefix` is NUL-terminated and lives for ever; called from `_PG_init` only.
     unsafe { pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) }
 }
+
+/// Settings that hold for a piece of work: back to what they were on drop, or with the (sub)transaction's abort.
+pub struct Scoped(i32);
+
+impl Scoped {
+    /// Nothing is set yet.
+    pub fn new() -> Self {
+        // SAFETY: opens a level that is closed on drop; after an ERROR, by the abort.
+        Self(unsafe { pg_sys::NewGUCNestLevel() })
+    }
+
+    /// Sets one that any session may set.
+    pub fn set(&self, name: &CStr, value: &CStr) {
+        // SAFETY: both strings are NUL-terminated and copied.
+        unsafe {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+    }
+}
+
+impl Drop for Scoped {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: closes the level that `new` opened.
+            unsafe { pg_sys::AtEOXact_GUC(false, self.0) };
+        }
+    }
+}
+
+/// `max_locks_per_transaction` × `max_connections`: how many locks the whole server has room for, roughly.
+pub fn lock_table_size() -> i64 {
+    // SAFETY: reads two settings that never change in a running server.
+    let (locks, connections) = unsafe { (pg_sys::max_locks_per_xact, pg_sys::MaxConnections) };
+    i64::from(locks) * i64::from(connections)
+}

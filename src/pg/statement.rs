@@ -112,7 +112,7 @@ impl<'connection> Session<'connection> {
     /// # Errors
     /// As [`Session::execute`].
     pub fn run(&mut self, text: &str) -> IotResult<()> {
-        self.run_counting(text).map(drop)
+        self.query(text).map(drop)
     }
 
     /// The same, and the number of rows that the last of them changed.
@@ -120,10 +120,18 @@ impl<'connection> Session<'connection> {
     /// # Errors
     /// As [`Session::execute`].
     pub fn run_counting(&mut self, text: &str) -> IotResult<usize> {
+        self.query(text).map(|rows| rows.count())
+    }
+
+    /// The same for a query, with its rows.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub fn query(&mut self, text: &str) -> IotResult<Rows<'connection>> {
         let c_text = c_text(text)?;
         // SAFETY: SPI is connected; the text lives during the call.
         let status = unsafe { pg_sys::SPI_execute(c_text.as_ptr(), false, 0) };
-        Self::rows(status, text).map(|rows| rows.count())
+        Self::rows(status, text)
     }
 
     fn rows(status: i32, text: &str) -> IotResult<Rows<'connection>> {
@@ -143,7 +151,7 @@ impl<'connection> Session<'connection> {
 pub fn check_syntax(text: &str) -> IotResult<()> {
     let c_text = c_text(text)?;
     // In a subtransaction, so that the error does not point into the statement that brought the text.
-    let count = transaction::attempt(|| {
+    let count = transaction::catch(|| {
         // SAFETY: the parser reads the text during the call, and catalogues not at all; the list is made in current memory.
         Ok(unsafe {
             pg_sys::list_length(pg_sys::raw_parser(c_text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT))

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_guard, pg_sys};
 
 use super::failure::Failure;
@@ -140,6 +141,12 @@ pub fn keeps_its_snapshot() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
+/// Whether this is a standby: its rows come from elsewhere, and nobody here is told.
+pub fn is_in_recovery() -> bool {
+    // SAFETY: reads the state of the server.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
 /// Runs `work` in a subtransaction, and undoes what it did unless `keep` likes the result (or when it fails).
 ///
 /// # Errors
@@ -181,7 +188,7 @@ pub fn in_subtransaction<T>(
 ///
 /// # Errors
 /// The ERROR, whoever raised it: `Err` of `work` is raised, too.
-pub fn attempt<T>(work: impl FnOnce() -> IotResult<T>) -> Result<T, Failure> {
+pub fn catch<T>(work: impl FnOnce() -> IotResult<T>) -> Result<T, Failure> {
     // SAFETY: reads two variables of the backend, restored below.
     let (memory, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
     // SAFETY: the subtransaction is ended below on every way.
@@ -208,4 +215,66 @@ pub fn attempt<T>(work: impl FnOnce() -> IotResult<T>) -> Result<T, Failure> {
         Ok(None) => Err(Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "nothing was tried")),
         Err(failure) => Err(failure),
     }
+}
+
+/// What became of work that was tried.
+pub enum Attempt<T> {
+    /// Done, with this result.
+    Done(T),
+    /// Undone: it could not get a lock in time, or was the victim of a deadlock.
+    Locked,
+    /// Undone: it failed for another reason.
+    Failed(String),
+}
+
+/// Runs `work` in a subtransaction, and undoes what it did when it fails. What ends more than one piece of work (a
+/// cancelled statement, want of resources, defects) is raised all the same.
+///
+/// # Errors
+/// As said.
+pub fn attempt<T>(work: impl FnOnce() -> IotResult<T>) -> IotResult<Attempt<T>> {
+    // SAFETY: reads two variables of the backend, restored below.
+    let (memory, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
+    // SAFETY: the subtransaction is ended below on every way; results are made in the caller's memory.
+    unsafe {
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(memory);
+    }
+    let mut work = Some(work);
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work.take().map(|work| work()))))
+        .catch_others(|error| Err(Box::new(error)))
+        .execute();
+    // SAFETY: ends the subtransaction begun above, as PL/pgSQL does.
+    unsafe {
+        if matches!(&outcome, Ok(Some(Ok(_)))) {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::MemoryContextSwitchTo(memory);
+        pg_sys::CurrentResourceOwner = owner;
+    }
+    match outcome {
+        Ok(Some(Ok(result))) => Ok(Attempt::Done(result)),
+        Ok(Some(Err(error))) if error.is_defect() => Err(error),
+        Ok(Some(Err(error))) => Ok(Attempt::Failed(error.message().to_owned())),
+        Ok(None) => Err(IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "nothing was tried")),
+        Err(error) => match &*error {
+            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
+                match report.sql_error_code() {
+                    PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+                    | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => Ok(Attempt::Locked),
+                    code if ends_more(code) => error.rethrow(),
+                    _ => Ok(Attempt::Failed(report.message().to_owned())),
+                }
+            }
+            _ => error.rethrow(),
+        },
+    }
+}
+
+/// Whether an error of this code concerns more than the work that met it: classes 25, 40, 53, 57, 58 and XX.
+fn ends_more(code: PgSqlErrorCode) -> bool {
+    let code = IotError::new(code, "").sqlstate();
+    ["25", "40", "53", "57", "58", "XX"].iter().any(|class| code.starts_with(class))
 }

@@ -8,8 +8,7 @@ use iot_core::partition::{PartitionInterval, PartitionRange, partition_name, pla
 use iot_core::time::{MICROS_PER_DAY, MICROS_PER_HOUR, Timestamp};
 use proptest::prelude::*;
 
-const INTERVALS: [PartitionInterval; 4] =
-    [PartitionInterval::Hour, PartitionInterval::Day, PartitionInterval::Week, PartitionInterval::Month];
+const INTERVALS: [PartitionInterval; 6] = PartitionInterval::ALL;
 
 const TWENTY_YEARS: i64 = 20 * 365 * MICROS_PER_DAY + 5 * MICROS_PER_DAY;
 
@@ -64,7 +63,7 @@ fn assert_names_differ(interval: PartitionInterval, ranges: &[PartitionRange]) {
 
 #[test]
 fn twenty_years_at_once() {
-    for (interval, count) in INTERVALS.into_iter().zip([175_320, 7_305, 1_043, 240]) {
+    for (interval, count) in INTERVALS.into_iter().zip([175_320, 7_305, 1_043, 240, 80, 20]) {
         let planned = plan(&[], interval, first_of_2020(), count);
         assert_eq!(planned.len(), usize::try_from(count).unwrap() + 1, "{interval:?}");
         assert!(planned.windows(2).all(|pair| pair[0].end == pair[1].start), "{interval:?}");
@@ -82,8 +81,13 @@ fn twenty_years_at_once() {
 fn twenty_years_of_maintenance_with_changing_intervals() {
     let mut partitions = Vec::new();
     let mut now = first_of_2020();
-    let intervals =
-        [PartitionInterval::Month, PartitionInterval::Day, PartitionInterval::Week, PartitionInterval::Day];
+    let intervals = [
+        PartitionInterval::Month,
+        PartitionInterval::Day,
+        PartitionInterval::Week,
+        PartitionInterval::Day,
+        PartitionInterval::Quarter,
+    ];
     let mut last_end = now;
     for interval in intervals.into_iter().cycle() {
         if now.0 - first_of_2020().0 > TWENTY_YEARS {

@@ -99,7 +99,7 @@ fn touch_entry(index: u32, entry: &mut Entry, newest: i64) -> Touched {
         version: entry.version,
         claimed_before: i64::MAX,
         checkpointed: entry.checkpointed,
-        flushing: entry.flushing,
+        flushing: entry.flushing > 0,
     };
     match entry.status {
         Status::Valid => {
@@ -254,7 +254,7 @@ pub fn touch_absent(key: SensorKey) -> Option<Handle> {
             version: entry.version,
             claimed_before: i64::MAX,
             checkpointed: entry.checkpointed,
-            flushing: entry.flushing,
+            flushing: entry.flushing > 0,
         }
     })
 }
@@ -292,6 +292,11 @@ fn stale(entry: &mut Entry) {
     }
 }
 
+/// Whether there is an entry for the sensor, of whatever worth.
+pub fn is_tracked(key: &SensorKey) -> bool {
+    with_entry(key, |_, _| ()).is_some()
+}
+
 /// The committed state of a sensor, if it is tracked and valid, and no commit that can be seen already is yet to reach it.
 pub fn peek(key: &SensorKey) -> Option<Box<SensorState>> {
     with_entry(key, |_, entry| {
@@ -310,6 +315,9 @@ pub struct Unflushed {
     pub state: SensorState,
     /// Whether the state may serve as a checkpoint: no transaction was writing the sensor.
     pub is_checkpoint: bool,
+    /// Tells [`was_spoiled`] what happened since.
+    spoils: u32,
+    untracked_begun: u64,
 }
 
 /// Copies of the current database's changed entries, which count as flushed from now on.
@@ -317,27 +325,59 @@ pub struct Unflushed {
 /// Memory for `limit` of them is taken before any lock is.
 pub fn take_unflushed(limit: usize) -> Vec<Unflushed> {
     let mut taken = Vec::with_capacity(limit);
+    // Read first: who begins after this is noticed by `was_spoiled`.
+    let untracked_begun = header().untracked_begun.load(Ordering::SeqCst);
+    let all_tracked = header().untracked.load(Ordering::SeqCst) == 0;
     visit_database(|entry| {
         if entry.dirty && entry.status == Status::Valid && taken.len() < limit {
-            let is_checkpoint = entry.in_flight == 0;
+            let is_checkpoint = entry.in_flight == 0 && all_tracked;
             entry.dirty = !is_checkpoint;
             entry.checkpointed |= is_checkpoint;
-            entry.flushing |= is_checkpoint;
+            entry.flushing += 1;
             taken.push(Unflushed {
                 sensor_id: entry.key.sensor_id,
                 device_id: entry.device_id,
                 state: entry.state,
                 is_checkpoint,
+                spoils: entry.spoils,
+                untracked_begun,
             });
         }
     });
     taken
 }
 
+/// Says that a state on its way to disk is incomplete, before the row on disk is told so.
+///
+/// A state is written down in three steps: take, write, ask [`was_spoiled`]. One that is spoiled tells its entry, and then
+/// the row. If the question came too early for the first, then the row was there for the second, which waits for its writer.
+pub fn spoil_flushing(handle: &Handle) {
+    with_touched(handle, |entry| entry.spoils = entry.spoils.wrapping_add(1));
+}
+
+/// Whether a state that was taken and written as a checkpoint turned out not to be one. To be asked when it is written.
+pub fn was_spoiled(taken: &Unflushed) -> bool {
+    let key = SensorKey::here(taken.sensor_id);
+    let spoils = with_entry(&key, |_, entry| entry.spoils);
+    spoils != Some(taken.spoils) || header().untracked_begun.load(Ordering::SeqCst) != taken.untracked_begun
+}
+
+/// This transaction will change readings of sensors whose entries do not know of it. Until [`end_untracked`] nothing is a
+/// checkpoint.
+pub fn begin_untracked() {
+    header().untracked.fetch_add(1, Ordering::SeqCst);
+    header().untracked_begun.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Ends what [`begin_untracked`] began, once the entries concerned are stale.
+pub fn end_untracked() {
+    header().untracked.fetch_sub(1, Ordering::SeqCst);
+}
+
 /// The transaction that wrote the entry down has ended; if it rolled back, the change is still to be written.
 pub fn end_flush(key: &SensorKey, committed: bool) {
     with_entry(key, |_, entry| {
-        entry.flushing = false;
+        entry.flushing = entry.flushing.saturating_sub(1);
         entry.dirty |= !committed;
     });
 }

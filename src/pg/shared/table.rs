@@ -65,8 +65,10 @@ pub(super) struct Entry {
     pub(super) dirty: bool,
     /// There may be a checkpoint on disk.
     pub(super) checkpointed: bool,
-    /// A transaction that writes its state down has not ended.
-    pub(super) flushing: bool,
+    /// Transactions that write its state down and have not ended.
+    pub(super) flushing: u32,
+    /// How often somebody said that what is being written down is incomplete.
+    pub(super) spoils: u32,
     /// Transactions that touched it and have not ended.
     pub(super) in_flight: u32,
     /// Transactions between announcing their commit and its end.
@@ -93,6 +95,10 @@ pub(super) struct Header {
     pub(super) refused: AtomicU64,
     pub(super) rebuilt: AtomicU64,
     pub(super) merged: AtomicU64,
+    /// Transactions that change readings of sensors without having touched an entry, and have not ended.
+    pub(super) untracked: AtomicU64,
+    /// How many of them there ever were.
+    pub(super) untracked_begun: AtomicU64,
 }
 
 static mut HEADER: *mut Header = std::ptr::null_mut();
@@ -149,6 +155,8 @@ pub(super) fn startup() {
             refused: AtomicU64::new(0),
             rebuilt: AtomicU64::new(0),
             merged: AtomicU64::new(0),
+            untracked: AtomicU64::new(0),
+            untracked_begun: AtomicU64::new(0),
         });
         for chain in 0..chain_count {
             CHAINS.add(chain).write(NO_ENTRY);
@@ -241,7 +249,8 @@ pub(super) fn allocate(key: SensorKey, device_id: [u8; 16]) -> bool {
             missed: false,
             dirty: false,
             checkpointed: true,
-            flushing: false,
+            flushing: 0,
+            spoils: 0,
             in_flight: 0,
             committing: 0,
             incarnation: 0,
@@ -332,7 +341,7 @@ fn try_evict(index: u32, even_unwritten: bool) -> Eviction {
             return Eviction::Refused;
         }
         // Whoever writes it down must find it again to say that it is done.
-        if (*entry).used || (*entry).in_flight > 0 || (*entry).flushing {
+        if (*entry).used || (*entry).in_flight > 0 || (*entry).flushing > 0 {
             (*entry).used = false;
             return Eviction::Refused;
         }

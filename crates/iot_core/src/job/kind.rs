@@ -87,8 +87,9 @@ impl Kind {
     /// Whether it works on a relation.
     pub fn target(self) -> Target {
         match self {
-            Self::PartitionUpkeep | Self::Retention | Self::RefreshRollup => Target::Required,
-            Self::RefreshMaterializedView
+            Self::Retention | Self::RefreshRollup => Target::Required,
+            Self::PartitionUpkeep
+            | Self::RefreshMaterializedView
             | Self::Vacuum
             | Self::Analyze
             | Self::VacuumAnalyze
@@ -102,7 +103,7 @@ impl Kind {
     pub fn parameters(self) -> Option<&'static [&'static str]> {
         match self {
             Self::Sql => None,
-            Self::Retention => Some(&["drop_after", "time_column", "condition", "batch_size"]),
+            Self::Retention => Some(&["drop_after", "time_column", "condition", "batch_size", "force"]),
             _ => Some(&[]),
         }
     }

@@ -16,13 +16,20 @@ pub enum PartitionInterval {
     Week,
     /// One calendar month.
     Month,
+    /// Three calendar months from January, April, July or October.
+    Quarter,
+    /// One calendar year.
+    Year,
 }
 
 impl PartitionInterval {
+    /// All of them, in order of their length.
+    pub const ALL: [Self; 6] = [Self::Hour, Self::Day, Self::Week, Self::Month, Self::Quarter, Self::Year];
+
     /// From the three fields of PostgreSQL's `interval`. A day counts as 24 hours.
     ///
     /// # Errors
-    /// When it is not exactly one hour, one day, seven days or one month.
+    /// When it is not exactly one hour, one day, seven days, or one, three or twelve months.
     pub fn from_interval(months: i32, days: i32, micros: i64) -> Result<Self, IntervalError> {
         const WEEK: i64 = 7 * MICROS_PER_DAY;
         match BucketWidth::from_interval(months, days, micros) {
@@ -30,6 +37,8 @@ impl PartitionInterval {
             Ok(BucketWidth::Micros(MICROS_PER_DAY)) => Ok(Self::Day),
             Ok(BucketWidth::Micros(WEEK)) => Ok(Self::Week),
             Ok(BucketWidth::Months(1)) => Ok(Self::Month),
+            Ok(BucketWidth::Months(3)) => Ok(Self::Quarter),
+            Ok(BucketWidth::Months(12)) => Ok(Self::Year),
             _ => Err(IntervalError { months, days, micros }),
         }
     }
@@ -57,16 +66,19 @@ impl PartitionInterval {
             Self::Day => BucketWidth::Micros(MICROS_PER_DAY),
             Self::Week => BucketWidth::Micros(7 * MICROS_PER_DAY),
             Self::Month => BucketWidth::Months(1),
+            Self::Quarter => BucketWidth::Months(3),
+            Self::Year => BucketWidth::Months(12),
         }
     }
 
     fn end_from(self, start: Timestamp) -> Option<Timestamp> {
-        /// Longer than a month, shorter than two.
-        const INTO_NEXT_MONTH: i64 = 32 * MICROS_PER_DAY;
+        /// No month is longer.
+        const MONTH: i64 = 31 * MICROS_PER_DAY;
         match self.width() {
             BucketWidth::Micros(micros) => start.checked_add(micros),
-            BucketWidth::Months(_) => {
-                bucket_start(self.width(), start.checked_add(INTO_NEXT_MONTH)?, None).ok()
+            BucketWidth::Months(months) => {
+                let into_next = start.checked_add(i64::from(months) * MONTH + MICROS_PER_DAY)?;
+                bucket_start(self.width(), into_next, None).ok()
             }
         }
     }
@@ -102,7 +114,7 @@ pub struct IntervalError {
 impl IntervalError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
-        "Use an interval of 1 hour, 1 day, 7 days or 1 month."
+        "Use an interval of 1 hour, 1 day, 7 days, 1 month, 3 months or 1 year."
     }
 }
 
@@ -129,6 +141,8 @@ mod tests {
     #[test]
     fn supported_intervals() {
         for (months, days, micros, expected) in [
+            (12, 0, 0, PartitionInterval::Year),
+            (3, 0, 0, PartitionInterval::Quarter),
             (1, 0, 0, PartitionInterval::Month),
             (0, 7, 0, PartitionInterval::Week),
             (0, 1, 0, PartitionInterval::Day),
@@ -157,6 +171,8 @@ mod tests {
             (PartitionInterval::Day, day(2026, 11, 19), day(2026, 11, 20)),
             (PartitionInterval::Week, day(2026, 11, 16), day(2026, 11, 23)),
             (PartitionInterval::Month, day(2026, 11, 1), day(2026, 12, 1)),
+            (PartitionInterval::Quarter, day(2026, 10, 1), day(2027, 1, 1)),
+            (PartitionInterval::Year, day(2026, 1, 1), day(2027, 1, 1)),
         ] {
             let range = interval.range_containing(at).unwrap();
             assert_eq!(range, PartitionRange { start, end });
@@ -174,12 +190,7 @@ mod tests {
 
     #[test]
     fn no_range_beyond_those_of_timestamptz() {
-        for interval in [
-            PartitionInterval::Hour,
-            PartitionInterval::Day,
-            PartitionInterval::Week,
-            PartitionInterval::Month,
-        ] {
+        for interval in PartitionInterval::ALL {
             assert_eq!(interval.range_containing(Timestamp::INFINITY), None);
             assert_eq!(interval.range_containing(Timestamp::NEGATIVE_INFINITY), None);
             assert_eq!(interval.range_containing(Timestamp(Timestamp::RANGE_END.0 - 1)), None);

@@ -1,0 +1,464 @@
+//! `manage_partitions()`, `drop_old_partitions()` and the statements behind concurrent detachment.
+
+use iot_core::partition::{Age, PartitionInterval};
+use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::iter::{SetOfIterator, TableIterator};
+use pgrx::pg_sys::Oid;
+use pgrx::{PgLogLevel, PgSqlErrorCode, name, pg_extern};
+
+use super::run::{self, Action, Order, Outcome};
+use super::survey::age;
+use super::{newest_interval, require_owner, tiers, upkeep, warn_of_locks};
+use crate::catalog::partition::{self, column_type};
+use crate::catalog::partition_policy::{self, Duplicates, Management, PartitionPolicy};
+use crate::catalog::partition_state;
+use crate::error::{IotError, IotResult, OrRaise};
+use crate::pg::clock;
+use crate::pg::partition_bounds::{self, TimeType};
+use crate::pg::relation::{OpenRelation, in_schema_iot};
+use crate::pg::statement::{Session, with_session};
+
+/// What the caller asked for; `None` keeps what an earlier call chose.
+struct Wishes {
+    partition_interval: Option<Interval>,
+    premake: Option<i32>,
+    retention: Option<Interval>,
+    maximum_bytes: Option<i64>,
+    warm_after: Option<Interval>,
+    cold_after: Option<Interval>,
+    tier_indexes: [Option<Vec<String>>; 3],
+    subpartition_by: Option<String>,
+    subpartition_column: Option<String>,
+    subpartition_values: Option<Vec<String>>,
+    subpartition_count: Option<i32>,
+    leaf_key: Option<Vec<String>>,
+    storage_parameters: Option<Vec<String>>,
+}
+
+#[pg_extern(sql = false)]
+#[expect(clippy::too_many_arguments, clippy::type_complexity, reason = "the parameters of a SQL function")]
+fn manage_partitions(
+    parent: Option<Oid>,
+    partition_interval: Option<Interval>,
+    premake: Option<i32>,
+    retention: Option<Interval>,
+    maximum_bytes: Option<i64>,
+    warm_after: Option<Interval>,
+    cold_after: Option<Interval>,
+    hot_indexes: Option<Vec<Option<String>>>,
+    warm_indexes: Option<Vec<Option<String>>>,
+    cold_indexes: Option<Vec<Option<String>>>,
+    subpartition_by: Option<String>,
+    subpartition_column: Option<&std::ffi::CStr>,
+    subpartition_values: Option<Vec<Option<String>>>,
+    subpartition_count: Option<i32>,
+    leaf_key: Option<Vec<Option<String>>>,
+    storage_parameters: Option<Vec<Option<String>>>,
+    dry_run: Option<bool>,
+    force: Option<bool>,
+) -> TableIterator<
+    'static,
+    (
+        name!(action, String),
+        name!(partition_name, String),
+        name!(range_start, Option<TimestampWithTimeZone>),
+        name!(range_end, Option<TimestampWithTimeZone>),
+        name!(row_estimate, Option<i64>),
+        name!(bytes, Option<i64>),
+        name!(reason, String),
+        name!(outcome, String),
+    ),
+> {
+    let list = |given: Option<Vec<Option<String>>>| {
+        given.map(|list| list.into_iter().map(Option::unwrap_or_default).collect::<Vec<String>>())
+    };
+    let wishes = Wishes {
+        partition_interval,
+        premake,
+        retention,
+        maximum_bytes,
+        warm_after,
+        cold_after,
+        tier_indexes: [list(hot_indexes), list(warm_indexes), list(cold_indexes)],
+        subpartition_by: subpartition_by.map(|by| by.to_lowercase()),
+        subpartition_column: subpartition_column.map(|name| name.to_string_lossy().into_owned()),
+        subpartition_values: list(subpartition_values),
+        subpartition_count,
+        leaf_key: list(leaf_key),
+        storage_parameters: list(storage_parameters),
+    };
+    let order = Order { dry_run: dry_run == Some(true), force: force == Some(true), ..Order::default() };
+    let actions = parent
+        .ok_or_else(|| IotError::null_argument("parent"))
+        .and_then(|parent| manage(parent, wishes, order))
+        .or_raise();
+    TableIterator::new(actions.into_iter().map(|action| {
+        (
+            action.verb.to_owned(),
+            action.partition,
+            action.range.map(|range| clock::to_pg(range.start)),
+            action.range.map(|range| clock::to_pg(range.end)),
+            action.rows,
+            action.bytes,
+            action.reason,
+            action.outcome.to_text(),
+        )
+    }))
+}
+
+fn manage(table: Oid, wishes: Wishes, order: Order) -> IotResult<Vec<Action>> {
+    require_owner(table)?;
+    with_session(|session| {
+        let (time_column, time_type) = OpenRelation::look(table, |parent| {
+            Ok::<_, IotError>((partition_bounds::time_column(parent)?, partition_bounds::time_type(parent)?))
+        })?;
+        let stored = match partition_policy::load(session, table)? {
+            Some(stored) => stored,
+            None => first_policy(table)?,
+        };
+        let policy = choose(session, table, wishes, stored, time_type)?;
+        if !order.dry_run {
+            partition_policy::store(session, table, &time_column, policy.clone())?;
+        }
+        let actions = run::run(session, table, &policy, order)?;
+        warn_of_locks(session, table)?;
+        Ok(actions)
+    })
+}
+
+/// Manages `table` from now on, in partitions of `interval`.
+///
+/// # Errors
+/// As `manage_partitions()`.
+pub fn begin(table: Oid, interval: Interval) -> IotResult<()> {
+    let wishes = Wishes {
+        partition_interval: Some(interval),
+        premake: None,
+        retention: None,
+        maximum_bytes: None,
+        warm_after: None,
+        cold_after: None,
+        tier_indexes: [None, None, None],
+        subpartition_by: None,
+        subpartition_column: None,
+        subpartition_values: None,
+        subpartition_count: None,
+        leaf_key: None,
+        storage_parameters: None,
+    };
+    manage(table, wishes, Order::default()).map(drop)
+}
+
+/// What holds for a table of which nobody has said anything.
+fn first_policy(table: Oid) -> IotResult<PartitionPolicy> {
+    let interval = newest_interval(table)?.unwrap_or(PartitionInterval::Month);
+    Ok(PartitionPolicy {
+        interval,
+        interval_given: partition_policy::as_given(interval)?,
+        premake: 3,
+        retention: None,
+        index_policy: Vec::new(),
+        duplicates: Duplicates::First,
+        management: Management::default(),
+    })
+}
+
+/// The wishes, else what was chosen before. An interval or a number of zero takes a choice back.
+fn choose(
+    session: &mut Session<'_>,
+    table: Oid,
+    wishes: Wishes,
+    stored: PartitionPolicy,
+    time_type: TimeType,
+) -> IotResult<PartitionPolicy> {
+    let before = stored.management;
+    let interval_given = wishes.partition_interval.unwrap_or(stored.interval_given);
+    let interval = partition_policy::interval(&interval_given)?;
+    if interval == PartitionInterval::Hour && time_type == TimeType::Date {
+        return Err(IotError::invalid_argument("partition_interval 1 hour is shorter than a date")
+            .hint("A table partitioned by a date takes intervals of 1 day or more."));
+    }
+    let premake = wishes.premake.unwrap_or(stored.premake);
+    if !(0..=1000).contains(&premake) {
+        return Err(IotError::invalid_argument(format!("premake {premake} is not between 0 and 1000"))
+            .hint("Give the number of partitions to keep ready beyond the current one."));
+    }
+    let drop_after = age_or(wishes.retention, before.drop_after, "retention")?;
+    let warm_after = age_or(wishes.warm_after, before.warm_after, "warm_after")?;
+    let cold_after = age_or(wishes.cold_after, before.cold_after, "cold_after")?;
+    if let (Some(warm), Some(cold)) = (warm_after.as_ref().and_then(age), cold_after.as_ref().and_then(age))
+        && warm.before(clock::now()) < cold.before(clock::now())
+    {
+        return Err(IotError::invalid_argument(format!(
+            "cold_after {cold} is shorter than warm_after {warm}"
+        ))
+        .hint("A partition is hot, then warm, then cold."));
+    }
+    let maximum_bytes = match wishes.maximum_bytes {
+        Some(bytes) if bytes < 0 => {
+            return Err(IotError::invalid_argument(format!("maximum_bytes {bytes} is negative"))
+                .hint("Give the bytes that all partitions may take, or 0 for no limit."));
+        }
+        Some(bytes) => Some(bytes).filter(|&bytes| bytes > 0),
+        None => before.maximum_bytes,
+    };
+    let mut tier_indexes = before.tier_indexes;
+    for ((kept, wished), argument) in
+        tier_indexes.iter_mut().zip(wishes.tier_indexes).zip(["hot_indexes", "warm_indexes", "cold_indexes"])
+    {
+        if let Some(wished) = wished {
+            tiers::check(argument, &wished)?;
+            *kept = wished;
+        }
+    }
+    let storage_parameters = wishes.storage_parameters.unwrap_or(before.storage_parameters);
+    check_parameters(&storage_parameters)?;
+    let by = wishes.subpartition_by.or(before.subpartition_by.as_ref().map(|(by, _)| by.clone()));
+    let column = wishes.subpartition_column.or(before.subpartition_by.map(|(_, column)| column));
+    let mut management = Management {
+        drop_after,
+        maximum_bytes,
+        warm_after,
+        cold_after,
+        tier_indexes,
+        subpartition_by: None,
+        subpartition_values: wishes.subpartition_values.unwrap_or(before.subpartition_values),
+        subpartition_count: wishes.subpartition_count.or(before.subpartition_count),
+        leaf_key: wishes.leaf_key.unwrap_or(before.leaf_key),
+        storage_parameters,
+    };
+    if by.as_deref() != Some("none") {
+        choose_subpartitions(session, table, by, column, &mut management)?;
+    } else {
+        management.subpartition_values.clear();
+        management.subpartition_count = None;
+        management.leaf_key.clear();
+    }
+    // What would be dropped at once is not accepted to begin with.
+    let is_readings = in_schema_iot(c"sensor_data") == Some(table);
+    let retention =
+        if is_readings && wishes.retention.is_some() { management.drop_after } else { stored.retention };
+    Ok(PartitionPolicy {
+        interval,
+        interval_given,
+        premake,
+        retention,
+        index_policy: stored.index_policy,
+        duplicates: stored.duplicates,
+        management,
+    })
+}
+
+fn age_or(wished: Option<Interval>, before: Option<Interval>, argument: &str) -> IotResult<Option<Interval>> {
+    let Some(wished) = wished else { return Ok(before) };
+    if (wished.months(), wished.days(), wished.micros()) == (0, 0, 0) {
+        return Ok(None);
+    }
+    match age(&wished) {
+        Some(_) => Ok(Some(wished)),
+        None => Err(IotError::invalid_argument(format!("{argument} {wished} is negative"))
+            .hint("Give an age such as '90 days', or '0' for none.")),
+    }
+}
+
+/// Sub-partitions as wished, if they fit the table.
+fn choose_subpartitions(
+    session: &mut Session<'_>,
+    table: Oid,
+    by: Option<String>,
+    column: Option<String>,
+    management: &mut Management,
+) -> IotResult<()> {
+    let Some(by) = by else {
+        for (argument, is_given) in [
+            ("subpartition_column", column.is_some()),
+            ("subpartition_values", !management.subpartition_values.is_empty()),
+            ("subpartition_count", management.subpartition_count.is_some()),
+            ("leaf_key", !management.leaf_key.is_empty()),
+        ] {
+            if is_given {
+                return Err(IotError::invalid_argument(format!(
+                    "{argument} is given without subpartition_by"
+                ))
+                .hint("Say subpartition_by => 'list' or 'hash'."));
+            }
+        }
+        return Ok(());
+    };
+    let column = column.ok_or_else(|| IotError::null_argument("subpartition_column"))?;
+    for name in management.leaf_key.iter().chain([&column]) {
+        if column_type(session, table, name)?.is_none() {
+            return Err(IotError::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                format!("column \"{name}\" of the table does not exist"),
+            )
+            .hint("Name a column of the partitioned table."));
+        }
+    }
+    match by.as_str() {
+        "list" if management.subpartition_values.is_empty() => {
+            return Err(IotError::null_argument("subpartition_values"));
+        }
+        "list" => management.subpartition_count = None,
+        "hash" => {
+            if !management.subpartition_count.is_some_and(|count| (1..=1000).contains(&count)) {
+                return Err(IotError::invalid_argument(format!(
+                    "subpartition_count {} is not between 1 and 1000",
+                    management.subpartition_count.map_or("NULL".to_owned(), |count| count.to_string())
+                ))
+                .hint("Give the number of sub-partitions of each partition."));
+            }
+            management.subpartition_values.clear();
+        }
+        other => {
+            return Err(IotError::invalid_argument(format!("subpartition_by cannot be \"{other}\""))
+                .hint("Choose among: list, hash, none."));
+        }
+    }
+    if in_schema_iot(c"sensor_data") == Some(table) {
+        return Err(IotError::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "iot.sensor_data cannot have sub-partitions",
+        )
+        .hint("Its primary key finds readings that are sent twice, and would have to hold the column of the sub-partitions."));
+    }
+    management.subpartition_by = Some((by, column));
+    Ok(())
+}
+
+/// Storage parameters become a part of CREATE TABLE: names and plain values only.
+fn check_parameters(parameters: &[String]) -> IotResult<()> {
+    let is_word = |text: &str, more: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    };
+    for parameter in parameters {
+        let fits = parameter
+            .split_once('=')
+            .is_some_and(|(name, value)| is_word(name.trim(), "_.") && is_word(value.trim(), "_.-"));
+        if !fits {
+            return Err(IotError::invalid_argument(format!("storage_parameters has \"{parameter}\""))
+                .hint("Give name=value, such as fillfactor=90."));
+        }
+    }
+    Ok(())
+}
+
+#[pg_extern(sql = false)]
+fn drop_old_partitions_by_days(parent: Oid, retention_days: i32, dry_run: bool, force: bool) -> i32 {
+    let Some(age) = u32::try_from(retention_days).ok().and_then(Age::days) else {
+        IotError::invalid_argument(format!("retention_days {retention_days} is not positive"))
+            .hint("Give how many days rows are kept.")
+            .raise();
+    };
+    let days = Interval::new(0, retention_days, 0)
+        .map_err(|error| IotError::invalid_argument(format!("retention_days {age}: {error}")))
+        .or_raise();
+    drop_old(parent, days, Order { dry_run, force, only_retention: true, ..Order::default() }).or_raise()
+}
+
+#[pg_extern(sql = false)]
+fn drop_old_partitions_by_interval(parent: Oid, older_than: Interval, dry_run: bool, force: bool) -> i32 {
+    if age(&older_than).is_none() {
+        IotError::invalid_argument(format!("older_than {older_than} is not positive"))
+            .hint("Give how long rows are kept, such as '12 months'.")
+            .raise();
+    }
+    drop_old(parent, older_than, Order { dry_run, force, only_retention: true, ..Order::default() })
+        .or_raise()
+}
+
+fn drop_old(table: Oid, older_than: Interval, order: Order) -> IotResult<i32> {
+    require_owner(table)?;
+    let actions = with_session(|session| drop_older(session, table, older_than, order))?;
+    let mut dropped = 0;
+    for action in actions {
+        let Action { verb, partition, rows, bytes, reason, outcome, .. } = action;
+        let size = format!("about {} rows, {} bytes", rows.unwrap_or(0), bytes.unwrap_or(0));
+        match outcome {
+            Outcome::Done => dropped += i32::from(verb == "drop"),
+            Outcome::Planned => {
+                dropped += i32::from(verb == "drop");
+                pgrx::ereport!(
+                    PgLogLevel::NOTICE,
+                    PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+                    format!("would {verb} partition \"{partition}\" ({size}): {reason}"),
+                );
+            }
+            Outcome::Deferred | Outcome::Blocked | Outcome::Failed(_) => {
+                let why = if outcome == Outcome::Deferred { "it is in use".to_owned() } else { reason };
+                IotError::new(
+                    PgSqlErrorCode::ERRCODE_WARNING,
+                    format!("partition \"{partition}\" ({size}) is not dropped: {why}"),
+                )
+                .hint("Run it again later; force => true goes over retention guards.")
+                .warn();
+            }
+        }
+    }
+    Ok(dropped)
+}
+
+/// Drops what is older than `older_than`, whatever the policy says about that.
+///
+/// # Errors
+/// As [`run::run`].
+pub fn drop_older(
+    session: &mut Session<'_>,
+    table: Oid,
+    older_than: Interval,
+    order: Order,
+) -> IotResult<Vec<Action>> {
+    let mut policy = match partition_policy::load(session, table)? {
+        Some(stored) => stored,
+        None => first_policy(table)?,
+    };
+    policy.management.drop_after = Some(older_than);
+    policy.management.maximum_bytes = None;
+    run::run(session, table, &policy, order)
+}
+
+#[pg_extern(sql = false)]
+fn premake_partitions(parent: Oid) -> i32 {
+    let made = with_session(|session| upkeep::premake(session, parent)).or_raise();
+    i32::try_from(made).unwrap_or(i32::MAX)
+}
+
+#[pg_extern(sql = false)]
+fn partition_statements(parent: Option<Oid>) -> SetOfIterator<'static, String> {
+    let statements = with_session(|session| {
+        if let Some(parent) = parent {
+            require_owner(parent)?;
+        }
+        upkeep::statements(session, parent)
+    })
+    .or_raise();
+    SetOfIterator::new(statements)
+}
+
+#[pg_extern(sql = false)]
+fn retire_partition(partition: Oid, reason: &str) {
+    require_owner(partition).or_raise();
+    with_session(|session| {
+        let parent = partition::parent(session, partition)?.ok_or_else(|| {
+            IotError::new(
+                PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                format!(
+                    "table {} is not a partition",
+                    OpenRelation::look(partition, OpenRelation::qualified_name)
+                ),
+            )
+            .hint("Name a partition of a managed table.")
+        })?;
+        require_owner(parent)?;
+        partition_state::retire(session, partition, parent, reason)
+    })
+    .or_raise();
+}
+
+#[pg_extern(sql = false)]
+fn drop_retired_partitions(parent: Oid) -> i32 {
+    require_owner(parent).or_raise();
+    let actions = with_session(|session| run::finish(session, parent)).or_raise();
+    let done = actions.iter().filter(|action| action.outcome == Outcome::Done).count();
+    i32::try_from(done).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,164 @@
+//! Dropping partitions: many at once in this transaction, or one by one at the top level of a session, where they are
+//! detached concurrently first. What is caught between DETACH and DROP is found again by its mark.
+
+use iot_core::partition::Step;
+use pgrx::pg_sys::Oid;
+use pgrx::spi::quote_literal;
+
+use super::run::{Action, Outcome, Patience, locked, log_forced, outcome};
+use super::survey::Survey;
+use crate::catalog::partition_state::{self, PartitionState};
+use crate::error::IotResult;
+use crate::pg::relation::{self, Lock, OpenRelation};
+use crate::pg::statement::Session;
+use crate::pg::transaction::{self, Attempt};
+
+/// Drops what the plan drops, in one statement where it can.
+///
+/// The parent is locked for the rest of the transaction, but never waited for in line: whoever comes meanwhile passes.
+///
+/// # Errors
+/// What ends more than one step.
+pub fn drop_partitions(
+    session: &mut Session<'_>,
+    table: Oid,
+    survey: &Survey,
+    patience: Patience,
+) -> IotResult<Vec<Action>> {
+    let mut actions = Vec::new();
+    let mut victims = Vec::new();
+    for step in &survey.plan.steps {
+        match step {
+            Step::Drop { partition, .. } => victims.push((*partition, step)),
+            Step::Blocked { partition, .. } => {
+                actions.push(survey.action(*partition, step, Outcome::Blocked))
+            }
+            _ => {}
+        }
+    }
+    if victims.is_empty() {
+        return Ok(actions);
+    }
+    if !relation::try_lock(table, Lock::AccessExclusive, patience.0) {
+        actions.extend(victims.iter().map(|(number, step)| survey.action(*number, step, Outcome::Deferred)));
+        return Ok(actions);
+    }
+    // With the parent locked, only those who read a partition by its own name are left.
+    let (free, busy): (Vec<_>, Vec<_>) = victims.into_iter().partition(|(number, _)| {
+        relation::try_lock(survey.partitions[*number].0, Lock::AccessExclusive, std::time::Duration::ZERO)
+    });
+    actions.extend(busy.iter().map(|(number, step)| survey.action(*number, step, Outcome::Deferred)));
+    let free: Vec<_> =
+        free.into_iter().filter(|(number, _)| relation::exists(survey.partitions[*number].0)).collect();
+    for (number, step) in &free {
+        if let (Step::Drop { forced: Some(guard), .. }, Some(facts)) =
+            (step, survey.facts.get(&survey.partitions[*number].0))
+        {
+            log_forced(table, &facts.qualified_name, guard);
+        }
+    }
+    let names: Vec<_> = free
+        .iter()
+        .filter_map(|(number, _)| survey.facts.get(&survey.partitions[*number].0))
+        .map(|facts| facts.qualified_name.as_str())
+        .collect();
+    let together = match names.as_slice() {
+        [] => Attempt::Done(()),
+        names => transaction::attempt(|| session.run(&format!("DROP TABLE {}", names.join(", "))))?,
+    };
+    for (number, step) in free {
+        let outcome = match (&together, survey.facts.get(&survey.partitions[number].0)) {
+            (Attempt::Done(()), _) => Outcome::Done,
+            // One of them stands in the way: the others go without it.
+            (_, Some(facts)) => outcome(transaction::attempt(|| {
+                session.run(&format!("DROP TABLE {}", facts.qualified_name))
+            })?),
+            (_, None) => Outcome::Deferred,
+        };
+        actions.push(survey.action(number, step, outcome));
+    }
+    Ok(actions)
+}
+
+/// Finishes what was begun: completes pending detachments and drops what is detached. A partition whose detachment never
+/// began is one like any other again.
+///
+/// # Errors
+/// What ends more than one step.
+pub fn finish(
+    session: &mut Session<'_>,
+    table: Oid,
+    states: &[PartitionState],
+    patience: Patience,
+) -> IotResult<Vec<Action>> {
+    let mut actions = Vec::new();
+    let parent = OpenRelation::look(table, OpenRelation::qualified_name);
+    let owner = OpenRelation::look(table, OpenRelation::owner);
+    for state in states.iter().filter(|state| state.is_retired) {
+        let partition = state.partition;
+        if !state.is_detach_pending && relation::is_partition(partition) {
+            // Somebody may be about to detach it.
+            if state.is_old {
+                partition_state::reinstate(session, partition)?;
+            }
+            continue;
+        }
+        let (name, qualified_name, its_owner) =
+            OpenRelation::look(partition, |open| (open.name(), open.qualified_name(), open.owner()));
+        if its_owner != owner {
+            // Somebody has taken it over.
+            partition_state::reinstate(session, partition)?;
+            continue;
+        }
+        let tried = transaction::attempt(|| {
+            if state.is_detach_pending {
+                if !relation::try_lock(table, Lock::ShareUpdateExclusive, patience.0) {
+                    locked();
+                }
+                session.run(&format!("ALTER TABLE {parent} DETACH PARTITION {qualified_name} FINALIZE"))?;
+            }
+            if !relation::try_lock(partition, Lock::AccessExclusive, patience.0) {
+                locked();
+            }
+            session.run(&format!("DROP TABLE {qualified_name}"))
+        })?;
+        actions.push(Action {
+            verb: "drop",
+            partition: name,
+            range: None,
+            rows: None,
+            bytes: None,
+            reason: "detached before".to_owned(),
+            outcome: outcome(tried),
+        });
+    }
+    Ok(actions)
+}
+
+/// The same as statements for the top level of a session.
+pub fn statements(table: Oid, survey: &Survey) -> Vec<String> {
+    let parent = OpenRelation::look(table, OpenRelation::qualified_name);
+    let literal = |name: &str| format!("{}::pg_catalog.regclass", quote_literal(name));
+    let drop_retired = format!("SELECT iot.drop_retired_partitions({})", literal(&parent));
+    let mut statements = Vec::new();
+    // Only one partition of a table can be on its way out at a time.
+    if survey.states.iter().any(|state| state.is_retired) {
+        statements.push(drop_retired.clone());
+    }
+    let before = statements.len();
+    for step in &survey.plan.steps {
+        let Step::Drop { partition, .. } = step else { continue };
+        let Some(facts) = survey.facts.get(&survey.partitions[*partition].0) else { continue };
+        let partition = &facts.qualified_name;
+        statements.push(format!(
+            "SELECT iot.retire_partition({}, {})",
+            literal(partition),
+            quote_literal(step.to_string())
+        ));
+        statements.push(format!("ALTER TABLE {parent} DETACH PARTITION {partition} CONCURRENTLY"));
+    }
+    if statements.len() > before {
+        statements.push(drop_retired);
+    }
+    statements
+}

@@ -1,0 +1,397 @@
+//! Acting by the plan. Every step is tried on its own: what cannot get its locks in time is left for the next run.
+
+use std::time::Duration;
+
+use iot_core::partition::{PartitionRange, Settings, Step, plan};
+use pgrx::pg_sys::Oid;
+use pgrx::{PgLogLevel, PgSqlErrorCode};
+
+use super::make::{self, Workshop};
+use super::rewrite::{self, Rewritten};
+use super::survey::{Scope, Survey};
+use super::{retire, tiers};
+use crate::catalog::partition::{self, Facts};
+use crate::catalog::partition_policy::PartitionPolicy;
+use crate::catalog::partition_state;
+use crate::error::{IotError, IotResult};
+use crate::guc;
+use crate::pg::relation::{self, Lock, OpenRelation};
+use crate::pg::security::ActingAs;
+use crate::pg::settings::Scoped;
+use crate::pg::statement::Session;
+use crate::pg::transaction::{self, Attempt};
+use crate::pg::{clock, partition_bounds};
+
+/// How long a lock is tried for.
+#[derive(Clone, Copy)]
+pub struct Patience(pub Duration);
+
+impl Patience {
+    /// As set, for locks of ours and of the statements that we run: these wait in line.
+    pub fn begin() -> (Self, Scoped) {
+        let patience = guc::maintenance_lock_timeout();
+        let settings = Scoped::new();
+        if let Ok(text) = std::ffi::CString::new(format!("{}ms", patience.as_millis().max(1))) {
+            settings.set(c"lock_timeout", &text);
+        }
+        (Self(patience), settings)
+    }
+}
+
+/// What is wanted of a run.
+#[derive(Clone, Copy, Default)]
+pub struct Order {
+    /// Change nothing.
+    pub dry_run: bool,
+    /// Go over guards.
+    pub force: bool,
+    /// Only what takes rows away.
+    pub only_retention: bool,
+    /// Only new partitions.
+    pub only_premake: bool,
+}
+
+/// One thing done, planned or left.
+pub struct Action {
+    /// create, drop, rewrite or index.
+    pub verb: &'static str,
+    /// Name of the partition.
+    pub partition: String,
+    /// Its range, where it has one.
+    pub range: Option<PartitionRange>,
+    /// Rows, estimated.
+    pub rows: Option<i64>,
+    /// Bytes.
+    pub bytes: Option<i64>,
+    /// Why.
+    pub reason: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A dry run.
+    Planned,
+    /// Done.
+    Done,
+    /// A lock was not to be had: next time.
+    Deferred,
+    /// A guard stands against it.
+    Blocked,
+    /// It raised an error.
+    Failed(String),
+}
+
+impl Outcome {
+    /// In one word, with the error behind it.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Planned => "planned".to_owned(),
+            Self::Done => "done".to_owned(),
+            Self::Deferred => "deferred".to_owned(),
+            Self::Blocked => "blocked".to_owned(),
+            Self::Failed(why) => format!("failed: {why}"),
+        }
+    }
+}
+
+/// Does what `policy` wants done about `table`, as its owner.
+///
+/// # Errors
+/// 42809 when it is not partitioned by time; else what ends more than one step.
+pub fn run(
+    session: &mut Session<'_>,
+    table: Oid,
+    policy: &PartitionPolicy,
+    order: Order,
+) -> IotResult<Vec<Action>> {
+    let scope = Scope { force: order.force, with_facts: false, now: clock::now() };
+    let mut survey = Survey::take(session, table, policy, scope)?;
+    // From here on as the owner, who need not be allowed to read our catalogue.
+    let owner = OpenRelation::look(table, OpenRelation::owner);
+    let _owner = ActingAs::restricted(owner);
+    let (patience, _settings) = Patience::begin();
+    survey.plan.steps.retain(|step| {
+        let is_new = matches!(step, Step::Create(_));
+        let takes_rows = !is_new && !matches!(step, Step::Index { .. });
+        (is_new || !order.only_premake) && (takes_rows || !order.only_retention)
+    });
+    if order.dry_run {
+        return Ok(planned(table, &survey));
+    }
+    let mut actions = Vec::new();
+    if let Some(percent) = survey.plan.budget_percent.filter(|&percent| percent >= 85) {
+        warn_of_budget(table, &survey.settings, percent);
+    }
+    if !order.only_premake && survey.states.iter().any(|state| state.is_retired) {
+        actions.extend(retire::finish(session, table, &survey.states, patience)?);
+    }
+    actions.extend(retire::drop_partitions(session, table, &survey, patience)?);
+    rewrite_all(session, table, policy, &survey, patience, &mut actions)?;
+    create_all(session, table, policy, &survey, patience, &mut actions)?;
+    change_indexes(session, table, policy, &survey, patience, &mut actions)?;
+    for action in &actions {
+        if let Outcome::Failed(why) = &action.outcome {
+            IotError::new(
+                PgSqlErrorCode::ERRCODE_WARNING,
+                format!("{} of partition \"{}\" failed: {why}", action.verb, action.partition),
+            )
+            .hint("The other partitions are not concerned; see to the cause and run it again.")
+            .warn();
+        }
+    }
+    Ok(actions)
+}
+
+/// Only finishes what was begun, as the owner of `table`.
+///
+/// # Errors
+/// What ends more than one step.
+pub fn finish(session: &mut Session<'_>, table: Oid) -> IotResult<Vec<Action>> {
+    let states = partition_state::of_parent(session, table)?;
+    let owner = OpenRelation::look(table, OpenRelation::owner);
+    let _owner = ActingAs::restricted(owner);
+    let (patience, _settings) = Patience::begin();
+    retire::finish(session, table, &states, patience)
+}
+
+impl Survey {
+    /// The action that `step` about partition number `partition` is.
+    pub fn action(&self, partition: usize, step: &Step, outcome: Outcome) -> Action {
+        let (oid, range) = self.partitions[partition];
+        let facts = self.facts.get(&oid);
+        let verb = match step {
+            Step::Create(_) => "create",
+            Step::Drop { .. } | Step::Blocked { .. } => "drop",
+            Step::Rewrite { .. } => "rewrite",
+            Step::Index { .. } => "index",
+        };
+        Action {
+            verb,
+            partition: facts.map_or_else(String::new, |facts| facts.name.clone()),
+            range: Some(range),
+            rows: facts.and_then(|facts| facts.rows),
+            bytes: facts.and_then(|facts| facts.bytes),
+            reason: step.to_string(),
+            outcome,
+        }
+    }
+
+    fn facts(&self, partition: usize) -> IotResult<&Facts> {
+        let (oid, range) = self.partitions[partition];
+        self.facts.get(&oid).ok_or_else(|| {
+            IotError::wrong_state(format!("partition from {} is gone", range.start.to_utc_literal()))
+        })
+    }
+}
+
+fn planned(table: Oid, survey: &Survey) -> Vec<Action> {
+    let parent = OpenRelation::look(table, OpenRelation::name);
+    let action = |step: &Step| match step {
+        Step::Create(range) => {
+            let name = iot_core::partition::partition_name(&parent, survey.settings.interval, *range);
+            created(name, *range, Outcome::Planned)
+        }
+        Step::Blocked { partition, .. } => survey.action(*partition, step, Outcome::Blocked),
+        Step::Drop { partition, .. } | Step::Rewrite { partition, .. } | Step::Index { partition, .. } => {
+            survey.action(*partition, step, Outcome::Planned)
+        }
+    };
+    survey.plan.steps.iter().map(action).collect()
+}
+
+fn created(partition: String, range: PartitionRange, outcome: Outcome) -> Action {
+    let reason = Step::Create(range).to_string();
+    Action { verb: "create", partition, range: Some(range), rows: None, bytes: None, reason, outcome }
+}
+
+fn warn_of_budget(table: Oid, settings: &Settings, percent: u64) {
+    let budget = settings.maximum_bytes.unwrap_or(0);
+    IotError::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!(
+            "table {} takes {percent} % of its budget of {budget} bytes",
+            OpenRelation::look(table, OpenRelation::qualified_name)
+        ),
+    )
+    .hint("Above 100 % the oldest partitions are dropped: raise maximum_bytes, or keep rows for a shorter time.")
+    .warn();
+}
+
+/// Turns what was tried into what is told of it.
+pub fn outcome<T>(attempt: Attempt<T>) -> Outcome {
+    match attempt {
+        Attempt::Done(_) => Outcome::Done,
+        Attempt::Locked => Outcome::Deferred,
+        Attempt::Failed(why) => Outcome::Failed(why),
+    }
+}
+
+/// What a step could not have: a lock. It undoes the step, as PostgreSQL's own error does.
+pub fn locked() -> ! {
+    IotError::new(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, "lock is not to be had")
+        .hint("Run it again later.")
+        .raise()
+}
+
+fn rewrite_all(
+    session: &mut Session<'_>,
+    table: Oid,
+    policy: &PartitionPolicy,
+    survey: &Survey,
+    patience: Patience,
+    actions: &mut Vec<Action>,
+) -> IotResult<()> {
+    let mut workshop = None;
+    for step in &survey.plan.steps {
+        let Step::Rewrite { partition, keep, forced, .. } = step else { continue };
+        let workshop = match &workshop {
+            Some(open) => open,
+            None => {
+                let parent = OpenRelation::open(table, Lock::AccessShare);
+                workshop.insert(Workshop::open(session, &parent, &policy.management)?)
+            }
+        };
+        let facts = survey.facts(*partition)?;
+        if let Some(guard) = forced {
+            log_forced(table, &facts.qualified_name, guard);
+        }
+        let tried = transaction::attempt(|| {
+            let rewritten = rewrite::rewrite(
+                session,
+                table,
+                workshop,
+                survey.partitions[*partition],
+                facts,
+                keep,
+                &survey.rules,
+                patience,
+            )?;
+            match rewritten {
+                Rewritten::Locked => locked(),
+                other => Ok(other),
+            }
+        })?;
+        let mut action = survey.action(*partition, step, Outcome::Done);
+        match &tried {
+            Attempt::Done(Rewritten::Unchanged) => continue,
+            Attempt::Done(Rewritten::Dropped) => action.verb = "drop",
+            Attempt::Done(Rewritten::Kept(rows)) => action.reason += &format!("; {rows} rows stay"),
+            _ => {}
+        }
+        action.outcome = outcome(tried);
+        actions.push(action);
+    }
+    Ok(())
+}
+
+/// Force is an administrator's decision: the server's log tells of it.
+pub fn log_forced(table: Oid, partition: &str, guard: &str) {
+    let table = OpenRelation::look(table, OpenRelation::qualified_name);
+    pgrx::ereport!(
+        PgLogLevel::LOG,
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!("rows of partition {partition} of {table} are dropped by force although {guard}"),
+    );
+}
+
+fn create_all(
+    session: &mut Session<'_>,
+    table: Oid,
+    policy: &PartitionPolicy,
+    survey: &Survey,
+    patience: Patience,
+    actions: &mut Vec<Action>,
+) -> IotResult<()> {
+    let Settings { interval, premake, .. } = survey.settings;
+    let missing: Vec<_> = survey
+        .plan
+        .steps
+        .iter()
+        .filter_map(|step| if let Step::Create(range) = step { Some(*range) } else { None })
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let tried = transaction::attempt(|| {
+        if !relation::try_lock(table, Lock::ShareUpdateExclusive, patience.0) {
+            locked();
+        }
+        let default =
+            partition_bounds::default_partition(&OpenRelation::open_fresh(table, Lock::AccessShare))?;
+        if default.is_some_and(|default| !relation::try_lock(default, Lock::AccessExclusive, patience.0)) {
+            locked();
+        }
+        make::create_missing(session, table, interval, &policy.management, |existing| {
+            plan(existing, interval, clock::now(), premake)
+        })
+    })?;
+    match tried {
+        Attempt::Done(made) => {
+            actions.extend(made.into_iter().map(|(name, range)| created(name, range, Outcome::Done)));
+        }
+        other => {
+            let parent = OpenRelation::look(table, OpenRelation::name);
+            let outcome = outcome(other);
+            actions.extend(missing.into_iter().map(|range| {
+                let name = iot_core::partition::partition_name(&parent, interval, range);
+                created(name, range, outcome.clone())
+            }));
+        }
+    }
+    Ok(())
+}
+
+fn change_indexes(
+    session: &mut Session<'_>,
+    table: Oid,
+    policy: &PartitionPolicy,
+    survey: &Survey,
+    patience: Patience,
+    actions: &mut Vec<Action>,
+) -> IotResult<()> {
+    for step in &survey.plan.steps {
+        let Step::Index { partition, create, drop, .. } = step else { continue };
+        let facts = survey.facts(*partition)?;
+        let (oid, _) = survey.partitions[*partition];
+        // Readers of a partition go on while an index is built; one that goes needs a moment alone.
+        let lock = if drop.is_empty() { Lock::ShareRowExclusive } else { Lock::AccessExclusive };
+        let tried = transaction::attempt(|| {
+            if !relation::try_lock(oid, Lock::ShareRowExclusive, patience.0) {
+                locked();
+            }
+            let names = (oid, facts.qualified_name.as_str(), facts.name.as_str());
+            tiers::change(session, names, &policy.management.tier_indexes, create, &[], table)?;
+            if !relation::try_lock(oid, lock, patience.0) {
+                locked();
+            }
+            tiers::change(session, names, &policy.management.tier_indexes, &[], drop, table)
+        })?;
+        actions.push(survey.action(*partition, step, outcome(tried)));
+    }
+    Ok(())
+}
+
+/// Warns when a query that touches every partition comes near what the lock table has room for.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn warn_of_locks(session: &mut Session<'_>, table: Oid) -> IotResult<()> {
+    let (leaves, indexes) = partition::counts(session, table)?;
+    let locks = leaves * (1 + indexes);
+    let room = crate::pg::settings::lock_table_size();
+    if locks * 10 > room {
+        IotError::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!(
+                "a query over all {leaves} partitions of {} takes {locks} locks, and the server has room for {room}",
+                OpenRelation::look(table, OpenRelation::qualified_name)
+            ),
+        )
+        .hint("Raise max_locks_per_transaction, or use wider partitions.")
+        .warn();
+    }
+    Ok(())
+}
