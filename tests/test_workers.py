@@ -1,5 +1,6 @@
 """Background workers: due jobs run by themselves, as their owner, and nothing that one does is in the way of another."""
 
+import threading
 import time
 
 import psycopg
@@ -161,6 +162,41 @@ def test_sigterm_ends_a_long_query_and_the_job_is_tried_again(jobs):
     assert wait_for_worker(jobs.connection, query="%generate_series%") != pid
     jobs.execute("SELECT iot.delete_job('long')")
     jobs.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = %s", (JOB_WORKER,))
+
+
+def test_a_run_by_hand_whose_session_ends_is_closed(jobs):
+    job = add_job(jobs, "by hand", "SELECT pg_sleep(600)", first_start="1 hour")
+    caller = jobs.connect()
+    thread = threading.Thread(target=ends, args=(caller, job))
+    thread.start()
+    worker = wait_for_worker(jobs.connection, "iot_ext statement worker", "%pg_sleep%")
+    assert outcomes(jobs, "by hand") == ["running"]
+    jobs.execute("SELECT pg_terminate_backend(%s)", (caller.info.backend_pid,))
+    thread.join()
+    wait_until(lambda: not workers(jobs.connection, "iot_ext statement worker"), 5, what=f"end of {worker}")
+    wait_for(jobs, "by hand", "interrupted")
+    assert jobs.value("SELECT running_pid FROM iot.job_state") is None
+
+
+def test_cancelling_a_run_by_hand_cancels_what_it_runs(jobs, unloaded_cluster):
+    elsewhere = new_database(unloaded_cluster)
+    for database in (jobs, elsewhere):
+        job = add_job(database, "by hand", "SELECT pg_sleep(600)", is_paused=True)
+        caller = database.connect()
+        thread = threading.Thread(target=ends, args=(caller, job))
+        thread.start()
+        wait_for_worker(database.connection, "iot_ext statement worker", "%pg_sleep%")
+        database.execute("SELECT pg_cancel_backend(%s)", (caller.info.backend_pid,))
+        thread.join()
+        assert outcomes(database, "by hand") == ["cancelled"]
+        assert workers(database.connection, "iot_ext statement worker") == []
+    elsewhere.drop()
+
+
+def ends(connection, job):
+    """Runs a job in a session that somebody will cancel or end."""
+    with pytest.raises(psycopg.OperationalError):
+        connection.execute("CALL iot.run_job(%s)", (job,))
 
 
 def test_a_long_job_does_not_keep_its_owners_other_jobs_waiting(jobs):

@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use pgrx::{pg_guard, pg_sys};
 
 use super::relation::in_schema_iot;
+use super::shared::schedule;
 
 function_info!(pg_finfo_iot_jobs_restored);
 
@@ -161,6 +162,7 @@ unsafe extern "C-unwind" fn transaction_ended(
         XACT_EVENT_ABORT => false,
         _ => return,
     };
+    let mut is_interrupted = false;
     HELD.with_borrow_mut(|held| {
         held.retain_mut(|each| {
             let is_over = match each.until {
@@ -170,10 +172,15 @@ unsafe extern "C-unwind" fn transaction_ended(
             };
             if is_over {
                 release(&each.tag);
+                is_interrupted |= each.until == Until::RolledBack;
             } else if each.until == Until::Claimed {
                 each.until = each.then;
             }
             !is_over
         });
     });
+    if is_interrupted {
+        // A run that nobody finishes: somebody has to look.
+        schedule::mark_current_database();
+    }
 }
