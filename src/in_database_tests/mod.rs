@@ -11,6 +11,7 @@ mod ingest;
 mod jobs;
 mod partition_manager;
 mod partitions;
+mod plain_tables;
 mod processing;
 mod quality;
 mod readings;

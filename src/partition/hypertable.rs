@@ -19,7 +19,6 @@ use crate::pg::security::ActingAs;
 use crate::pg::statement::{Session, with_session};
 
 #[pg_extern(sql = false)]
-#[expect(clippy::type_complexity, reason = "the columns of a SQL function")]
 fn create_hypertable(
     relation: Oid,
     time_column_name: &CStr,

@@ -2,7 +2,7 @@
 //! (SHARE UPDATE EXCLUSIVE on the parent, nothing stronger).
 
 use iot_core::partition::{
-    PartitionInterval, PartitionRange, numbered_name, partition_name, subpartition_name,
+    PartitionInterval, PartitionRange, Tier, numbered_name, partition_name, subpartition_name,
 };
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
@@ -63,8 +63,8 @@ pub fn create_missing(
 pub enum Indexes {
     /// When it is attached: right for an empty one.
     ByAttach,
-    /// Before, so that attaching one with rows does not take the time to build them.
-    Before,
+    /// Before, so that attaching one with rows does not take the time to build them; with those of that tier.
+    Before(Tier),
 }
 
 /// What must be known of a table to make partitions like it.
@@ -141,6 +141,10 @@ impl Workshop {
     ) -> IotResult<()> {
         let partition = self.qualified(name);
         let parent = &self.qualified_parent;
+        let (with_indexes, tier) = match indexes {
+            Indexes::ByAttach => ("", Tier::Hot),
+            Indexes::Before(tier) => (" INCLUDING INDEXES", tier),
+        };
         let subpartitions = self.management.subpartition_by.as_ref();
         let place =
             self.model.tablespace.as_ref().map_or(String::new(), |name| format!(" TABLESPACE {name}"));
@@ -151,8 +155,7 @@ impl Workshop {
         };
         let like = format!(
             "LIKE {parent} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE \
-             INCLUDING COMPRESSION INCLUDING COMMENTS{}",
-            if indexes == Indexes::Before { " INCLUDING INDEXES" } else { "" }
+             INCLUDING COMPRESSION INCLUDING COMMENTS{with_indexes}"
         );
         match subpartitions {
             None => {
@@ -182,7 +185,7 @@ impl Workshop {
             self.time_type.literal(range.end)
         ));
         session.run(&format!("COMMENT ON TABLE {partition} IS {comment}"))?;
-        tiers::create(session, &partition, name, &self.management.tier_indexes[0])
+        tiers::create(session, &partition, name, &self.management.tier_indexes[tier as usize])
     }
 
     /// Attaches what [`Workshop::make`] made.

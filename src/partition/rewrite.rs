@@ -81,7 +81,7 @@ pub fn rewrite_all(
         for (step, partition, keep, copied) in ready {
             let mut action = survey.action(partition, step, Outcome::Done);
             match &copied {
-                Ready::Kept(_, rows) => action.reason += &format!("; {rows} rows stay"),
+                Ready::Kept(_, rows) => action.reason += &format!(": {rows}"),
                 _ => action.verb = "drop",
             }
             let tried =
@@ -172,7 +172,8 @@ fn copy_rows(
     }
     let name = free_name(workshop.schema(), &facts.name)?;
     let new = workshop.qualified(&name);
-    workshop.make(session, &name, range, Indexes::Before)?;
+    let tier = survey.settings.tier(range, clock::now());
+    workshop.make(session, &name, range, Indexes::Before(tier))?;
     if forced {
         session.run(&format!("ALTER TABLE {new} NO FORCE ROW LEVEL SECURITY"))?;
     }

@@ -164,9 +164,10 @@ pub fn time_type(parent: &OpenRelation) -> IotResult<TimeType> {
 /// Number and type of the partitioning column, when it is the only one, plain, and a time.
 fn check_partitioned_by_time(parent: &OpenRelation) -> IotResult<(i16, TimeType)> {
     single_range_column(parent.oid())
-        // SAFETY: the column exists.
         .and_then(|column| {
-            Some((column, TimeType::of(unsafe { pg_sys::get_atttype(parent.oid(), column) })?))
+            // SAFETY: the column exists.
+            let column_type = unsafe { pg_sys::get_atttype(parent.oid(), column) };
+            Some((column, TimeType::of(column_type)?))
         })
         .ok_or_else(|| {
             IotError::new(

@@ -276,7 +276,8 @@ impl fmt::Display for Step {
             Self::Rewrite { keep, reason, forced, .. } => {
                 write!(formatter, "{reason}")?;
                 if !keep.live.is_empty() {
-                    write!(formatter, "; rows of rules {} stay", rules(&keep.live))?;
+                    let word = if keep.live.len() == 1 { "rule" } else { "rules" };
+                    write!(formatter, "; rows of {word} {} stay", rules(&keep.live))?;
                 }
                 forced.as_ref().map_or(Ok(()), |guard| write!(formatter, "; forced although {guard}"))
             }
