@@ -12,10 +12,10 @@ from .measure import NotDone, NotThereYet
 from .readings import identifier
 
 # Large enough that no checkpoint starts and nothing leaves the cache while something is timed; fsync as in production,
-# for synchronous_commit to mean something.
+# for synchronous_commit to mean something. Room for every sensor: the most that a measure has are 20,000.
 SETTINGS = {
     "shared_buffers": "1GB", "max_wal_size": "16GB", "checkpoint_timeout": "1h", "autovacuum": "off", "fsync": "on",
-    "jit": "off", "maintenance_work_mem": "256MB", "max_connections": 50,
+    "jit": "off", "maintenance_work_mem": "256MB", "max_connections": 50, "iot_ext.max_tracked_sensors": 25_000,
 }
 CALIBRATION = '{"multiplier": 1.02, "offset": 0.0}'
 # Like those that a sensor has in practice, and never true for the readings of the benches.

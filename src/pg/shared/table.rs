@@ -289,13 +289,17 @@ fn give_back(index: u32) {
     }
 }
 
-/// Second chance: the clock hand passes over entries that were used since it last came by, those that a transaction
-/// holds, and those whose latest reading is not on disk yet. Of the last ones a quiet one goes when there is nothing else:
-/// what is lost with it is found again in the stored readings, and a dead database must not fill the table for ever.
+/// Steps of the clock hand in one search: making room must not cost more than being without.
+const LONGEST_SEARCH: usize = 32;
+
+/// Second chance: the clock hand passes over entries that were used since it last came by, and those that a transaction
+/// holds. One whose change is on disk goes first; else a quiet one goes without being written down: what is lost with it is
+/// found again in the stored readings, and neither a dead database nor more sensors than there is room for may fill the
+/// table for ever.
 fn evict() -> Option<u32> {
     let capacity = header().capacity as usize;
     let mut unwritten = None;
-    for step in 0..2 * capacity {
+    for step in 0..LONGEST_SEARCH.min(2 * capacity) {
         let index = {
             let _held = exclusive(ALLOCATION);
             // SAFETY: the hand moves under this lock only.
@@ -313,10 +317,12 @@ fn evict() -> Option<u32> {
         }
     }
     let index = unwritten.filter(|&index| matches!(try_evict(index, true), Eviction::Done))?;
-    // The next search begins behind it: everybody gets a whole round.
-    let _held = exclusive(ALLOCATION);
-    // SAFETY: the hand moves under this lock only.
-    unsafe { (*HEADER).clock_hand = (index + 1) % (*HEADER).capacity };
+    if capacity < LONGEST_SEARCH {
+        // The search went all around. The next one begins behind what was found: everybody gets a whole round.
+        let _held = exclusive(ALLOCATION);
+        // SAFETY: the hand moves under this lock only.
+        unsafe { (*HEADER).clock_hand = (index + 1) % (*HEADER).capacity };
+    }
     Some(index)
 }
 
