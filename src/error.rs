@@ -5,6 +5,7 @@
 use iot_core::alert::{ConditionError, TemplateError};
 use iot_core::bucket::BucketError;
 use iot_core::ingest::{CalibrationError, QualityLimitsError, TimeRejection, ValueRejection};
+use iot_core::job::ScheduleError;
 use iot_core::partition::IntervalError;
 use iot_core::processing::RuleSetError;
 use iot_core::unit::UnitError;
@@ -85,9 +86,7 @@ impl IotError {
 
     /// The five characters of the SQLSTATE.
     pub fn sqlstate(&self) -> String {
-        // Six bits for each character, the first one lowest.
-        let code = self.code as u32;
-        (0..5).filter_map(|place| char::from_u32((code >> (6 * place) & 0x3f) + u32::from(b'0'))).collect()
+        sqlstate_text(self.code)
     }
 
     /// Whether it tells of a defect of ours rather than of what the client gave.
@@ -108,6 +107,12 @@ impl IotError {
         self.report(PgLogLevel::WARNING);
     }
 
+    /// Says it as a NOTICE; the statement goes on.
+    #[track_caller]
+    pub fn notice(self) {
+        self.report(PgLogLevel::NOTICE);
+    }
+
     #[track_caller]
     fn report(self, level: PgLogLevel) {
         let mut report = ErrorReport::new(self.code, self.message, "iot_ext");
@@ -119,6 +124,13 @@ impl IotError {
         }
         report.report(level);
     }
+}
+
+/// The five characters of a SQLSTATE.
+pub fn sqlstate_text(code: PgSqlErrorCode) -> String {
+    // Six bits for each character, the first one lowest.
+    let code = code as u32;
+    (0..5).filter_map(|place| char::from_u32((code >> (6 * place) & 0x3f) + u32::from(b'0'))).collect()
 }
 
 /// Turns an `Err` into a raised error, at the boundary of a SQL function.
@@ -192,6 +204,12 @@ impl From<TimeRejection> for IotError {
 
 impl From<BucketError> for IotError {
     fn from(error: BucketError) -> Self {
+        Self::invalid_argument(error.to_string()).hint(error.hint())
+    }
+}
+
+impl From<ScheduleError> for IotError {
+    fn from(error: ScheduleError) -> Self {
         Self::invalid_argument(error.to_string()).hint(error.hint())
     }
 }

@@ -15,6 +15,15 @@ static NOTIFY_COMMANDS: GucSetting<bool> = GucSetting::<bool>::new(true);
 /// A minute: what a crash makes us read again is little, and so is the writing.
 static FLUSH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
 
+/// Enough to keep one long job from holding up the others, few enough for the default of `max_worker_processes`.
+static MAX_JOB_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
+
+/// A minute: a new database has no jobs that are due sooner, unless it was copied or restored, and then it is told.
+static SCHEDULER_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
+
+/// 35 kB of shared memory.
+static MAX_SCHEDULED_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(256);
+
 /// 12 MB of shared memory: enough for a plant, small enough to go unnoticed.
 static MAX_TRACKED_SENSORS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
@@ -47,6 +56,26 @@ pub fn define() {
         GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
+        c"iot_ext.max_job_workers",
+        c"How many background workers run jobs at the same time, in all databases together.",
+        c"0 runs none: jobs are left to CALL iot.run_job(). Workers count towards max_worker_processes.",
+        &MAX_JOB_WORKERS,
+        0,
+        32,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"iot_ext.scheduler_interval",
+        c"How often the launcher looks for new databases, and tells that it lacks background workers.",
+        c"Changed jobs are seen at once, whatever this is.",
+        &SCHEDULER_INTERVAL,
+        1,
+        3_600,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
         c"iot_ext.maintenance_lock_timeout",
         c"How long partition upkeep tries to get a lock before it leaves the work for its next run.",
         c"",
@@ -66,6 +95,16 @@ pub fn define() {
     );
     // A setting that only counts at server start cannot be defined later.
     if crate::pg::shared::is_preloading() {
+        GucRegistry::define_int_guc(
+            c"iot_ext.max_scheduled_databases",
+            c"How many databases the launcher remembers when their next job is due.",
+            c"With more, those in which nothing happens for the longest time are looked at by turns, every iot_ext.scheduler_interval.",
+            &MAX_SCHEDULED_DATABASES,
+            1,
+            100_000,
+            GucContext::Postmaster,
+            GucFlags::default(),
+        );
         GucRegistry::define_int_guc(
             c"iot_ext.max_tracked_sensors",
             c"How many sensors of all databases have their statistics in shared memory.",
@@ -96,6 +135,21 @@ pub fn clock_skew_micros() -> i64 {
 /// How often the background worker writes states down; `None` for never.
 pub fn flush_interval() -> Option<Duration> {
     u64::try_from(FLUSH_INTERVAL.get()).ok().filter(|&seconds| seconds > 0).map(Duration::from_secs)
+}
+
+/// Job workers at the same time; 0 for none.
+pub fn max_job_workers() -> usize {
+    usize::try_from(MAX_JOB_WORKERS.get()).unwrap_or(0)
+}
+
+/// How often the launcher looks for new databases.
+pub fn scheduler_interval() -> Duration {
+    Duration::from_secs(u64::try_from(SCHEDULER_INTERVAL.get()).unwrap_or(1))
+}
+
+/// Databases whose next start has room in shared memory.
+pub fn max_scheduled_databases() -> usize {
+    usize::try_from(MAX_SCHEDULED_DATABASES.get()).unwrap_or(1)
 }
 
 /// Whether queueing a command sends a NOTIFY.

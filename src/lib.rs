@@ -22,6 +22,8 @@ mod guc;
 #[allow(unsafe_code)]
 mod ingest;
 #[allow(unsafe_code)]
+mod job;
+#[allow(unsafe_code)]
 mod partition;
 mod pg;
 #[allow(unsafe_code)]
@@ -53,6 +55,7 @@ mod module {
         crate::guc::define();
         if crate::pg::shared::is_preloading() {
             crate::pg::shared::install_hooks();
+            crate::pg::utility_hook::install();
             crate::worker::register();
         }
     }

@@ -46,4 +46,7 @@ extension_sql_file!("../sql/schema/56_roads.sql", name = "roads", requires = ["r
 extension_sql_file!("../sql/schema/57_load_state.sql", name = "load_state", requires = ["roads"]);
 extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["load_state"]);
 extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires = ["command"]);
-extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["readings"], finalize);
+extension_sql_file!("../sql/schema/80_job.sql", name = "job", requires = ["readings"]);
+extension_sql_file!("../sql/schema/81_job_functions.sql", name = "job_functions", requires = ["job"]);
+extension_sql_file!("../sql/schema/82_job_policies.sql", name = "job_policies", requires = ["job_functions"]);
+extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["job_policies"], finalize);

@@ -12,9 +12,11 @@ use crate::catalog::sensor_state;
 use crate::catalog::uniqueness;
 use crate::engine::overlay;
 use crate::error::{IotError, IotResult, OrRaise};
+use crate::job;
 use crate::partition;
 use crate::pg::relation::{self, Lock, OpenRelation, in_schema_iot};
 use crate::pg::security::{self, ActingAs};
+use crate::pg::shared::schedule;
 use crate::pg::statement::{Session, with_session};
 use crate::pg::{clock, partition_bounds};
 
@@ -93,6 +95,7 @@ struct Report {
     partitions_created: Vec<String>,
     indexes_created: Vec<&'static str>,
     indexes_dropped: Vec<&'static str>,
+    jobs_created: Vec<String>,
 }
 
 /// What the caller asked for; `None` keeps what an earlier call chose.
@@ -117,6 +120,18 @@ fn setup(
     let wishes = Wishes { partition_interval, premake, retention, index_policy, duplicates };
     check(&wishes).or_raise();
     let report = with_session(|session| run(session, wishes)).or_raise();
+    if !schedule::is_available() {
+        IotError::new(
+            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            "iot_ext is not preloaded: nothing runs by itself",
+        )
+        .detail("Jobs start only when they are called for, and the statistics of sensors are read from the tables for each batch.")
+        .hint(
+            "Add iot_ext to shared_preload_libraries in postgresql.conf and restart the server. Until then have cron or \
+             pg_cron CALL iot.run_job() for each job in iot.jobs.",
+        )
+        .notice();
+    }
     JsonB(serde_json::to_value(report).unwrap_or_default())
 }
 
@@ -195,6 +210,7 @@ fn run(session: &mut Session<'_>, wishes: Wishes) -> IotResult<Report> {
         report.partitions_created.extend(made.into_iter().map(|(name, _)| name));
         partition::warn_of_locks(session, table)?;
     }
+    report.jobs_created = job::schedule_upkeep(session)?.into_iter().collect();
     Ok(report)
 }
 

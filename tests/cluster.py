@@ -23,7 +23,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql as composed
 
-__all__ = ["Cluster", "ClusterError", "Database", "wait_until"]
+__all__ = ["Cluster", "ClusterError", "Database", "cpu_seconds", "wait_until"]
 
 SUPERUSER = "postgres"
 PORT = 5432  # only a part of the socket's file name: nothing listens on a network address
@@ -45,6 +45,12 @@ def wait_until(condition, timeout=10.0, interval=0.02, what="condition"):
         if time.monotonic() >= deadline:
             raise TimeoutError(f"{what} did not come true within {timeout} s")
         time.sleep(interval)
+
+
+def cpu_seconds(pid):
+    """Processor time that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def clean_environment(**extra):
@@ -76,10 +82,11 @@ class Cluster:
     """A private server. Use it as a context manager, or call `start()` and, at the end, `remove()`.
 
     `preload` puts the extension into shared_preload_libraries; `settings` go to postgresql.conf as they are
-    (`{"timezone": "Europe/Berlin", "iot.some_setting": 5}`) and win over the defaults here.
+    (`{"timezone": "Europe/Berlin", "iot.some_setting": 5}`) and win over the defaults here. With `standby_of`, another
+    cluster that runs, it begins as a copy of that one and follows it (streaming) until `SELECT pg_promote()`.
     """
 
-    def __init__(self, preload=True, settings=None, pg_config=None):
+    def __init__(self, preload=True, settings=None, pg_config=None, standby_of=None):
         self.pg_config = Path(pg_config or os.environ.get("IOT_PG_CONFIG") or self._no_install())
         self.bindir = Path(self._ask_pg_config("--bindir"))
         self.major = int("".join(c if c.isdigit() else " " for c in self._ask_pg_config("--version")).split()[0])
@@ -98,12 +105,18 @@ class Cluster:
             for path in (self.data, self.scratch):
                 path.mkdir(mode=0o700)
                 self.give_to_server(path)
-            self.run(
-                "initdb", "-D", self.data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8",
-                "--no-sync", as_server=True,
-            )
-            with open(self.data / "postgresql.conf", "a", encoding="utf-8") as conf:
-                conf.write("include = 'cluster.conf'\n")
+            if standby_of is None:
+                self.run(
+                    "initdb", "-D", self.data, "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8",
+                    "--no-sync", as_server=True,
+                )
+                with open(self.data / "postgresql.conf", "a", encoding="utf-8") as conf:
+                    conf.write("include = 'cluster.conf'\n")
+            else:
+                self.run(
+                    "pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync",
+                    "-h", standby_of.host, "-p", standby_of.port, "-U", SUPERUSER, as_server=True,
+                )
         except BaseException:
             self.remove()
             raise

@@ -57,3 +57,23 @@ pub fn notify(session: &mut Session<'_>, command_id: Uuid) -> IotResult<()> {
     session.execute(&NOTIFY, &[command_id.to_string().into()])?;
     Ok(())
 }
+
+statement!(
+    /// Whoever holds a row is at work on it; it is for the next time.
+    EXPIRE: (INT8OID)
+    "UPDATE iot.device_commands c
+        SET execution_status = 'expired', completed_at = pg_catalog.clock_timestamp(),
+            error_message = COALESCE(c.error_message, 'not sent before expires_at')
+      WHERE c.command_id OPERATOR(pg_catalog.=) ANY (ARRAY(
+                SELECT o.command_id FROM iot.device_commands o
+                 WHERE o.execution_status OPERATOR(pg_catalog.=) 'pending'
+                   AND o.expires_at OPERATOR(pg_catalog.<) pg_catalog.clock_timestamp()
+                 LIMIT $1 FOR UPDATE SKIP LOCKED))");
+
+/// Gives up commands that were not sent in time, at most `limit`; returns how many.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn expire(session: &mut Session<'_>, limit: usize) -> IotResult<usize> {
+    Ok(session.execute(&EXPIRE, &[(limit as i64).into()])?.count())
+}

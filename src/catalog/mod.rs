@@ -5,6 +5,9 @@
 
 pub mod alert;
 pub mod command;
+pub mod job;
+pub mod job_run;
+pub mod maintenance;
 pub mod migration;
 pub mod partition;
 pub mod partition_policy;

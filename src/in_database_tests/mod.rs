@@ -8,6 +8,7 @@ mod commands;
 mod detectors;
 mod duplicates;
 mod ingest;
+mod jobs;
 mod partition_manager;
 mod partitions;
 mod plain_tables;

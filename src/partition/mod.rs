@@ -27,11 +27,9 @@ use crate::pg::statement::{Session, with_session};
 use crate::pg::{clock, partition_bounds};
 
 pub use make::create_missing;
+pub use run::Outcome;
 pub use run::warn_of_locks;
-#[allow(unused_imports, reason = "jobs use them")]
-pub use run::{Action, Outcome};
-#[allow(unused_imports, reason = "jobs use them")]
-pub use upkeep::{Retention, Upkeep, retain, statements, upkeep};
+pub use upkeep::{Retention, retain, statements};
 
 /// Makes sure that there is a partition of `iot.<name>` for each of `times`; the usual case costs a binary search
 /// each. Only the making of a partition runs as the table's owner, so that a role with no more than INSERT can store the

@@ -5,8 +5,9 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
-use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_sys};
+
+use super::failure::Failure;
 
 const LIBRARY: &str = "iot_ext";
 
@@ -28,8 +29,11 @@ pub fn register(name: &str, function: &str, restart_after: Duration) {
 /// A worker that this one started.
 pub struct Started(*mut pg_sys::BackgroundWorkerHandle);
 
-/// Starts a worker that gets the oid of a database as its argument, and runs once. `None` when no slot is free.
-pub fn start(name: &str, kind: &str, function: &str, database: u32) -> Option<Started> {
+/// Whether workers may act for roles that may not log in: only these versions have the flag.
+pub const MAY_BYPASS_LOGIN: bool = cfg!(any(feature = "pg17", feature = "pg18"));
+
+/// Starts a worker that runs once, and gets `argument`. `None` when no slot is free.
+pub fn start(name: &str, kind: &str, function: &str, argument: u32) -> Option<Started> {
     let mut end = name.len().min(LONGEST_NAME);
     while !name.is_char_boundary(end) {
         end -= 1;
@@ -39,17 +43,24 @@ pub fn start(name: &str, kind: &str, function: &str, database: u32) -> Option<St
         .set_library(LIBRARY)
         .set_function(function)
         .enable_spi_access()
-        .set_argument(Some(pg_sys::Datum::from(database)))
+        .set_argument(Some(pg_sys::Datum::from(argument)))
         // SAFETY: set once when the process started.
         .set_notify_pid(unsafe { pg_sys::MyProcPid });
     let mut worker = pg_sys::BackgroundWorker::from(&builder);
     let mut handle = std::ptr::null_mut();
     // SAFETY: both pointers are valid during the call; the handle is allocated in the current context, which outlives
     // the launcher's loop, and freed on drop. (pgrx's own handle is never freed.)
-    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) }.then_some(Started(handle))
+    let is_started = unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) };
+    // Made only when there is one: dropping it frees the handle.
+    is_started.then(|| Started(handle))
 }
 
 impl Started {
+    /// For PostgreSQL's functions; valid as long as `self`.
+    pub(super) fn handle(&self) -> *mut pg_sys::BackgroundWorkerHandle {
+        self.0
+    }
+
     /// Whether it is over.
     pub fn has_ended(&self) -> bool {
         let mut pid = 0;
@@ -81,9 +92,9 @@ unsafe extern "C-unwind" {
     fn die(signal: c_int);
 }
 
-/// Begins a worker in a database. It ends as sessions do when it is told to. FATAL when the database is gone.
-pub fn begin_in_database(database: u32) {
-    // SAFETY: installs PostgreSQL's own handler before signals are let through.
+/// Has this worker end as sessions do when it is told to: in the midst of a query if need be.
+pub fn obey_signals() {
+    // SAFETY: installs PostgreSQL's own handler before signals are let through. (The one for cancelling is there already.)
     unsafe {
         #[cfg(not(feature = "pg18"))]
         pg_sys::pqsignal(pg_sys::SIGTERM as c_int, Some(die));
@@ -91,8 +102,46 @@ pub fn begin_in_database(database: u32) {
         pg_sys::pqsignal_be(pg_sys::SIGTERM as c_int, Some(die));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
-    BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from_u32(database)), None);
+}
+
+/// Connects this worker to a database, as `role` or as the superuser that every cluster has. FATAL when the database or
+/// the role is gone, or does not let it in.
+pub fn connect(database: u32, role: Option<pg_sys::Oid>) {
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    let flags = pg_sys::BGWORKER_BYPASS_ROLELOGINCHECK;
+    #[cfg(not(any(feature = "pg17", feature = "pg18")))]
+    let flags = 0;
+    // SAFETY: called once, in a background worker that was registered with a connection.
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(
+            pg_sys::Oid::from_u32(database),
+            role.unwrap_or(pg_sys::InvalidOid),
+            flags,
+        );
+    }
     show_name();
+}
+
+/// Begins a worker in a database, as superuser.
+pub fn begin_in_database(database: u32) {
+    obey_signals();
+    connect(database, None);
+}
+
+/// Settings that must not be those of the role or the database while its jobs run. What a job sets itself goes on top.
+pub fn pin_settings(timeout: Option<Duration>) {
+    let milliseconds =
+        timeout.map_or(0, |limit| i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1)).to_string();
+    for (parameter, value) in [
+        (c"search_path", "pg_catalog, pg_temp"),
+        (c"default_transaction_isolation", "read committed"),
+        (c"statement_timeout", milliseconds.as_str()),
+        (c"idle_in_transaction_session_timeout", "0"),
+    ] {
+        if let Ok(value) = CString::new(value) {
+            set(parameter, &value);
+        }
+    }
 }
 
 /// `application_name` for `pg_stat_activity`.
@@ -130,6 +179,32 @@ pub fn nap(timeout: Option<Duration>) {
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
     }
+}
+
+/// Slots for background workers that no process uses. Those of workers that have ended and are to be started again, and
+/// of workers that are only asked for, cannot be seen.
+pub fn free_slots() -> usize {
+    let mut used = 0;
+    // SAFETY: copies what pg_stat_activity shows, anew, into memory of its own; entries are numbered from 1.
+    unsafe {
+        pg_sys::pgstat_clear_backend_activity_snapshot();
+        for number in 1..=pg_sys::pgstat_fetch_stat_numbackends() {
+            #[cfg(feature = "pg15")]
+            let entry = pg_sys::pgstat_fetch_stat_local_beentry(number);
+            #[cfg(not(feature = "pg15"))]
+            let entry = pg_sys::pgstat_get_local_beentry_by_index(number);
+            if !entry.is_null() && (*entry).backendStatus.st_backendType == pg_sys::BackendType::B_BG_WORKER {
+                used += 1;
+            }
+        }
+        usize::try_from(pg_sys::max_worker_processes).unwrap_or(0).saturating_sub(used)
+    }
+}
+
+/// `max_worker_processes`.
+pub fn max_worker_processes() -> i32 {
+    // SAFETY: a setting that only changes with a restart.
+    unsafe { pg_sys::max_worker_processes }
 }
 
 /// A row of `pg_database`.
@@ -180,11 +255,32 @@ pub fn databases() -> Vec<DatabaseRow> {
     found
 }
 
-/// Name of the current database. Called in a transaction.
-pub fn database_name() -> String {
+/// Waits in a session, until something happens or for `timeout`. Ends the statement when that is cancelled.
+pub fn wait_for_news(timeout: Duration) {
+    // SAFETY: the latch is this process's own.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as c_int,
+            timeout.as_millis() as std::ffi::c_long,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}
+
+/// The current database.
+pub fn current_database() -> pg_sys::Oid {
+    // SAFETY: set once when the process connects.
+    unsafe { pg_sys::MyDatabaseId }
+}
+
+/// Name of a database, empty when it is gone. Called in a transaction.
+pub fn name_of_database(database: pg_sys::Oid) -> String {
     // SAFETY: looks the database up in the catalogue cache; NULL when it is gone.
     unsafe {
-        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        let name = pg_sys::get_database_name(database);
         if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
     }
 }
@@ -195,12 +291,33 @@ pub fn has_extension(name: &CStr) -> bool {
     unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) != pg_sys::InvalidOid }
 }
 
+/// Leaves the session to the next job as if it had just begun: nothing of what the last one's SQL left behind.
+pub const FORGET_SESSION: &str =
+    "RESET SESSION AUTHORIZATION; RESET ALL; DEALLOCATE ALL; CLOSE ALL; UNLISTEN *;
+    SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
+/// Lets no cancellation in while `work` runs, and forgets the one that came. The end of the process still comes through.
+pub fn uncancelled<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: variables of this process, outside of a transaction, where none is held off; an ERROR sets it to 0 itself.
+    unsafe {
+        pg_sys::QueryCancelPending = 0;
+        pg_sys::QueryCancelHoldoffCount = 1;
+    }
+    let result = work();
+    // SAFETY: as above.
+    unsafe {
+        pg_sys::QueryCancelHoldoffCount = 0;
+        pg_sys::QueryCancelPending = 0;
+    }
+    result
+}
+
 /// Runs `work` in a transaction of its own; `activity` is what `pg_stat_activity` shows. An ERROR rolls it back and
-/// comes back as its message.
+/// comes back as a value.
 ///
 /// # Errors
-/// The message of the ERROR, whoever raised it.
-pub fn in_transaction<T>(activity: &CStr, work: impl FnOnce() -> T) -> Result<T, String> {
+/// The ERROR, whoever raised it.
+pub fn in_transaction<T>(activity: &CStr, work: impl FnOnce() -> T) -> Result<T, Failure> {
     let run = || {
         // SAFETY: outside of a transaction; what is opened here is closed below, or by the abort.
         unsafe {
@@ -219,14 +336,9 @@ pub fn in_transaction<T>(activity: &CStr, work: impl FnOnce() -> T) -> Result<T,
     };
     let result = PgTryBuilder::new(AssertUnwindSafe(run))
         .catch_others(|error| {
-            let message = match &error {
-                CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report.message(),
-                CaughtError::RustPanic { ereport, .. } => ereport.message(),
-            }
-            .to_owned();
             // SAFETY: the error was copied and its state flushed before it came here.
             unsafe { pg_sys::AbortCurrentTransaction() };
-            Err(message)
+            Err(Failure::of(&error))
         })
         .execute();
     // SAFETY: outside of a transaction.

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ffi::CString;
 use std::ptr::NonNull;
 
+use iot_core::job;
 use iot_core::time::{MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND, TimeOfDay, Timestamp};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{PgSqlErrorCode, pg_sys};
@@ -43,6 +44,9 @@ pub fn to_pg(timestamp: Timestamp) -> TimestampWithTimeZone {
     }
 }
 
+/// Seconds from 1970, where Unix counts from, to 2000.
+const SECONDS_FROM_UNIX_EPOCH: i64 = 10_957 * 86_400;
+
 /// A time zone known to the server. PostgreSQL caches zones for the life of the process and never frees one.
 #[derive(Clone, Copy)]
 pub struct Zone(NonNull<pg_sys::pg_tz>);
@@ -81,6 +85,17 @@ impl Zone {
     }
 
     fn broken_down(self, at: Timestamp) -> TimeOfDay {
+        let Some((broken_down, fraction, _)) = self.civil(at) else { return TimeOfDay(0) };
+        TimeOfDay(
+            i64::from(broken_down.tm_hour) * MICROS_PER_HOUR
+                + i64::from(broken_down.tm_min) * MICROS_PER_MINUTE
+                + i64::from(broken_down.tm_sec) * MICROS_PER_SECOND
+                + i64::from(fraction),
+        )
+    }
+
+    /// What clocks in this zone show at `at`, the fraction of the second, and the seconds that they are behind UTC.
+    fn civil(self, at: Timestamp) -> Option<(pg_sys::pg_tm, pg_sys::fsec_t, i32)> {
         let mut offset = 0_i32;
         let mut fraction: pg_sys::fsec_t = 0;
         let mut broken_down = pg_sys::pg_tm::default();
@@ -95,14 +110,34 @@ impl Zone {
                 self.0.as_ptr(),
             )
         };
-        if failed != 0 {
-            return TimeOfDay(0);
-        }
-        TimeOfDay(
-            i64::from(broken_down.tm_hour) * MICROS_PER_HOUR
-                + i64::from(broken_down.tm_min) * MICROS_PER_MINUTE
-                + i64::from(broken_down.tm_sec) * MICROS_PER_SECOND
-                + i64::from(fraction),
-        )
+        (failed == 0).then_some((broken_down, fraction, offset))
+    }
+}
+
+impl job::Zone for Zone {
+    fn offset_at(&self, at: Timestamp) -> i64 {
+        self.civil(at).map_or(0, |(_, _, behind)| -i64::from(behind) * MICROS_PER_SECOND)
+    }
+
+    fn next_change(&self, at: Timestamp) -> Option<Timestamp> {
+        let seconds: pg_sys::pg_time_t =
+            at.0.div_euclid(MICROS_PER_SECOND).checked_add(SECONDS_FROM_UNIX_EPOCH)?;
+        let (mut offset_before, mut offset_after) = (0, 0);
+        let (mut summer_before, mut summer_after) = (0, 0);
+        let mut boundary: pg_sys::pg_time_t = 0;
+        // SAFETY: all pointers are valid for the call, which does not keep them; it reports by its result whether there is one.
+        let found = unsafe {
+            pg_sys::pg_next_dst_boundary(
+                &seconds,
+                &mut offset_before,
+                &mut summer_before,
+                &mut boundary,
+                &mut offset_after,
+                &mut summer_after,
+                self.0.as_ptr(),
+            )
+        };
+        let micros = (boundary - SECONDS_FROM_UNIX_EPOCH).checked_mul(MICROS_PER_SECOND)?;
+        (found == 1).then_some(Timestamp(micros))
     }
 }

@@ -25,6 +25,41 @@ pub fn table_of_index(index: pg_sys::Oid) -> Option<pg_sys::Oid> {
     (table != pg_sys::InvalidOid).then_some(table)
 }
 
+/// What kind of relation it is, as in `pg_class.relkind`, and its owner; `None` when there is none.
+pub fn kind_and_owner(relation: pg_sys::Oid) -> Option<(u8, pg_sys::Oid)> {
+    // SAFETY: reads a row of pg_class in the catalogue cache and gives it back.
+    unsafe {
+        let row =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(relation));
+        if row.is_null() {
+            return None;
+        }
+        let header = (*row).t_data;
+        let form: *const pg_sys::FormData_pg_class =
+            header.cast::<u8>().add(usize::from((*header).t_hoff)).cast();
+        let found = ((*form).relkind as u8, (*form).relowner);
+        pg_sys::ReleaseSysCache(row);
+        Some(found)
+    }
+}
+
+/// `schema.name` of a relation, each part quoted where SQL needs it, without a lock on it; `None` when there is none.
+pub fn qualified_name_of(relation: pg_sys::Oid) -> Option<String> {
+    // SAFETY: catalogue cache look-ups; names come back as fresh copies, or NULL when the relation is gone.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        if name.is_null() {
+            return None;
+        }
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation));
+        if schema.is_null() {
+            return None;
+        }
+        let text = |pointer| CStr::from_ptr(pointer).to_string_lossy().into_owned();
+        Some(pgrx::spi::quote_qualified_identifier(text(schema), text(name)))
+    }
+}
+
 /// Waits until every transaction that has written to `relation` so far has ended. Nothing stays locked.
 pub fn await_writers(relation: pg_sys::Oid) {
     let lock = pg_sys::ShareLock as pg_sys::LOCKMODE;

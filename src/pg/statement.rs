@@ -11,6 +11,7 @@ use pgrx::spi::Spi;
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
 
 use super::jsonb::Jsonb;
+use super::transaction;
 use crate::error::{IotError, IotResult};
 
 /// A statement of the catalogue layer, declared with [`statement!`](crate::statement).
@@ -114,6 +115,14 @@ impl<'connection> Session<'connection> {
         self.query(text).map(drop)
     }
 
+    /// The same, and the number of rows that the last of them changed.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub fn run_counting(&mut self, text: &str) -> IotResult<usize> {
+        self.query(text).map(|rows| rows.count())
+    }
+
     /// The same for a query, with its rows.
     ///
     /// # Errors
@@ -133,6 +142,25 @@ impl<'connection> Session<'connection> {
         let (table, count) = unsafe { (pg_sys::SPI_tuptable, pg_sys::SPI_processed) };
         Ok(Rows { table, count: usize::try_from(count).unwrap_or(0), connection: PhantomData })
     }
+}
+
+/// Refuses a text that is no SQL, or holds no statement.
+///
+/// # Errors
+/// 42601 with what PostgreSQL says.
+pub fn check_syntax(text: &str) -> IotResult<()> {
+    let c_text = c_text(text)?;
+    // In a subtransaction, so that the error does not point into the statement that brought the text.
+    let count = transaction::catch(|| {
+        // SAFETY: the parser reads the text during the call, and catalogues not at all; the list is made in current memory.
+        Ok(unsafe {
+            pg_sys::list_length(pg_sys::raw_parser(c_text.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT))
+        })
+    })?;
+    if count == 0 {
+        return Err(IotError::new(PgSqlErrorCode::ERRCODE_SYNTAX_ERROR, "the SQL text holds no statement"));
+    }
+    Ok(())
 }
 
 fn c_text(text: &str) -> IotResult<CString> {

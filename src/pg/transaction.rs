@@ -6,7 +6,8 @@ use std::panic::AssertUnwindSafe;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_guard, pg_sys};
 
-use crate::error::{IotError, IotResult};
+use super::failure::Failure;
+use crate::error::{IotError, IotResult, OrRaise};
 
 /// What a listener does at the end of a transaction.
 ///
@@ -105,6 +106,35 @@ pub fn is_in_block() -> bool {
     nesting_level() > 1 || unsafe { pg_sys::IsTransactionBlock() }
 }
 
+/// Whether a C procedure was called so that it may COMMIT: by CALL outside of a block, not from within a function.
+/// `call` is what PostgreSQL passed to the procedure.
+pub fn may_commit(call: pg_sys::FunctionCallInfo) -> bool {
+    // SAFETY: the context of a call is null or a node, and a CallContext when its tag says so.
+    unsafe {
+        let context = (*call).context;
+        !context.is_null()
+            && (*context).type_ == pg_sys::NodeTag::T_CallContext
+            && !(*context.cast::<pg_sys::CallContext>()).atomic
+    }
+}
+
+/// COMMIT in a procedure that [`may_commit`]. The transaction that follows has no snapshot: with it gone, nobody waits
+/// for us, and catalogues may be looked at, but before anything else is read call [`take_snapshot`].
+pub fn commit_in_procedure() {
+    // SAFETY: a connection of our own, allowed to commit as the caller checked; closed at once.
+    unsafe {
+        pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32);
+        pg_sys::SPI_commit();
+        pg_sys::SPI_finish();
+    }
+}
+
+/// Gives the procedure a snapshot again.
+pub fn take_snapshot() {
+    // SAFETY: the portal of CALL is the one that runs.
+    unsafe { pg_sys::EnsurePortalSnapshotExists() };
+}
+
 /// Whether every statement of this transaction sees the same snapshot (REPEATABLE READ, SERIALIZABLE).
 pub fn keeps_its_snapshot() -> bool {
     // SAFETY: a setting of the current transaction.
@@ -151,6 +181,39 @@ pub fn in_subtransaction<T>(
         Ok(Some(result)) => result,
         Ok(None) => Err(IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "nothing was tried")),
         Err(error) => error.rethrow(),
+    }
+}
+
+/// Runs `work` in a subtransaction; an ERROR rolls that back and comes back as a value.
+///
+/// # Errors
+/// The ERROR, whoever raised it: `Err` of `work` is raised, too.
+pub fn catch<T>(work: impl FnOnce() -> IotResult<T>) -> Result<T, Failure> {
+    // SAFETY: reads two variables of the backend, restored below.
+    let (memory, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
+    // SAFETY: the subtransaction is ended below on every way.
+    unsafe {
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(memory);
+    }
+    let mut work = Some(work);
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work.take().map(|work| work().or_raise()))))
+        .catch_others(|error| Err(Failure::of(&error)))
+        .execute();
+    // SAFETY: ends the subtransaction begun above, as PL/pgSQL does.
+    unsafe {
+        if outcome.is_ok() {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::MemoryContextSwitchTo(memory);
+        pg_sys::CurrentResourceOwner = owner;
+    }
+    match outcome {
+        Ok(Some(result)) => Ok(result),
+        Ok(None) => Err(Failure::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "nothing was tried")),
+        Err(failure) => Err(failure),
     }
 }
 

@@ -2,6 +2,8 @@
 
 pub mod counters;
 pub mod databases;
+mod lock;
+pub mod schedule;
 pub mod sensors;
 mod table;
 
@@ -38,6 +40,7 @@ extern "C-unwind" fn request() {
     table::request();
     counters::request();
     databases::request();
+    schedule::request();
 }
 
 #[pg_guard]
@@ -51,4 +54,5 @@ extern "C-unwind" fn startup() {
     table::startup();
     counters::startup();
     databases::startup();
+    schedule::startup();
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use iot_core::sensor_state::SensorState;
 use pgrx::pg_sys;
 
+use super::lock::Held;
+
 /// Locks over the hash chains.
 const PARTITIONS: usize = 128;
 
@@ -178,34 +180,15 @@ pub(super) fn header() -> &'static Header {
     unsafe { &*HEADER }
 }
 
-/// A lock held until dropped.
-struct Held(*mut pg_sys::LWLock);
-
-impl Held {
-    fn exclusive(number: usize) -> Self {
-        // SAFETY: `number` is at most PARTITIONS, and one more lock was asked for. Interrupts are held off meanwhile.
-        unsafe {
-            let lock = &raw mut (*LOCKS.add(number)).lock;
-            pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
-            Self(lock)
-        }
-    }
-
-    fn try_exclusive(number: usize) -> Option<Self> {
-        // SAFETY: as above.
-        unsafe {
-            let lock = &raw mut (*LOCKS.add(number)).lock;
-            // Made only when it was acquired: dropping one releases the lock.
-            pg_sys::LWLockConditionalAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE).then(|| Self(lock))
-        }
-    }
+/// The lock of a partition, or that of allocation.
+fn exclusive(number: usize) -> Held {
+    // SAFETY: `number` is at most PARTITIONS, and one more lock was asked for.
+    unsafe { Held::acquire(&raw mut (*LOCKS.add(number)).lock) }
 }
 
-impl Drop for Held {
-    fn drop(&mut self) {
-        // SAFETY: held by this process; nothing between acquiring and here raises.
-        unsafe { pg_sys::LWLockRelease(self.0) }
-    }
+fn try_exclusive(number: usize) -> Option<Held> {
+    // SAFETY: as above.
+    unsafe { Held::try_acquire(&raw mut (*LOCKS.add(number)).lock) }
 }
 
 /// The lock over the free list and the clock hand.
@@ -222,7 +205,7 @@ fn partition_of(chain: usize) -> usize {
 /// Runs `work` on the entry of `key`, if there is one, under its lock.
 pub(super) fn with_entry<T>(key: &SensorKey, work: impl FnOnce(u32, &mut Entry) -> T) -> Option<T> {
     let chain = chain_of(key);
-    let _held = Held::exclusive(partition_of(chain));
+    let _held = exclusive(partition_of(chain));
     // SAFETY: the chain and every entry on it belong to the partition whose lock is held; indexes on a chain are below
     // the capacity. The reference ends with `work`, before the lock does.
     unsafe {
@@ -244,7 +227,7 @@ pub(super) fn allocate(key: SensorKey, device_id: [u8; 16]) -> bool {
         return false;
     };
     let chain = chain_of(&key);
-    let _held = Held::exclusive(partition_of(chain));
+    let _held = exclusive(partition_of(chain));
     // SAFETY: `index` came off the free list, so no chain and no other process has it. The chain is walked and changed
     // under its lock.
     unsafe {
@@ -283,7 +266,7 @@ pub(super) fn allocate(key: SensorKey, device_id: [u8; 16]) -> bool {
 }
 
 fn take_free() -> Option<u32> {
-    let _held = Held::exclusive(ALLOCATION);
+    let _held = exclusive(ALLOCATION);
     // SAFETY: the free list is changed under this lock only; what is on it is in no chain.
     unsafe {
         let index = (*HEADER).free;
@@ -296,7 +279,7 @@ fn take_free() -> Option<u32> {
 
 /// The order of locks is partition, then allocation.
 fn give_back(index: u32) {
-    let _held = Held::exclusive(ALLOCATION);
+    let _held = exclusive(ALLOCATION);
     // SAFETY: the caller took the entry out of its chain, or never put it into one.
     unsafe {
         let entry = ENTRIES.add(index as usize);
@@ -318,7 +301,7 @@ fn evict() -> Option<u32> {
     let mut unwritten = None;
     for step in 0..LONGEST_SEARCH.min(2 * capacity) {
         let index = {
-            let _held = Held::exclusive(ALLOCATION);
+            let _held = exclusive(ALLOCATION);
             // SAFETY: the hand moves under this lock only.
             unsafe {
                 let hand = (*HEADER).clock_hand;
@@ -336,7 +319,7 @@ fn evict() -> Option<u32> {
     let index = unwritten.filter(|&index| matches!(try_evict(index, true), Eviction::Done))?;
     if capacity < LONGEST_SEARCH {
         // The search went all around. The next one begins behind what was found: everybody gets a whole round.
-        let _held = Held::exclusive(ALLOCATION);
+        let _held = exclusive(ALLOCATION);
         // SAFETY: the hand moves under this lock only.
         unsafe { (*HEADER).clock_hand = (index + 1) % (*HEADER).capacity };
     }
@@ -356,7 +339,7 @@ fn try_evict(index: u32, even_unwritten: bool) -> Eviction {
     // again under it.
     let key = unsafe { std::ptr::read_volatile(&raw const (*ENTRIES.add(index as usize)).key) };
     let chain = chain_of(&key);
-    let Some(_held) = Held::try_exclusive(partition_of(chain)) else { return Eviction::Refused };
+    let Some(_held) = try_exclusive(partition_of(chain)) else { return Eviction::Refused };
     // SAFETY: under the lock of the chain on which this entry stands if its key is still the same.
     unsafe {
         let entry = ENTRIES.add(index as usize);
@@ -384,7 +367,7 @@ fn try_evict(index: u32, even_unwritten: bool) -> Eviction {
 /// Frees the entries of a database that no transaction holds.
 pub(super) fn remove_database(database: u32) {
     for partition in 0..PARTITIONS {
-        let _held = Held::exclusive(partition);
+        let _held = exclusive(partition);
         for chain in (partition..=header().chain_mask as usize).step_by(PARTITIONS) {
             // SAFETY: the chain and its entries belong to the lock held; what is freed is taken out of the chain first.
             unsafe {
@@ -437,7 +420,7 @@ pub(super) fn visit_database(mut visit: impl FnMut(&mut Entry)) {
 /// Calls `visit` for every entry, each under its lock.
 pub(super) fn visit_all(mut visit: impl FnMut(&mut Entry)) {
     for partition in 0..PARTITIONS {
-        let _held = Held::exclusive(partition);
+        let _held = exclusive(partition);
         let mut chain = partition;
         while chain <= header().chain_mask as usize {
             // SAFETY: chains `partition`, `partition + PARTITIONS`, … and their entries belong to the lock held.
@@ -456,7 +439,7 @@ pub(super) fn visit_all(mut visit: impl FnMut(&mut Entry)) {
 
 /// Runs `work` on the entry at `index`, if it is still that of `key`, under its lock.
 pub(super) fn with_entry_at<T>(index: u32, key: &SensorKey, work: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-    let _held = Held::exclusive(partition_of(chain_of(key)));
+    let _held = exclusive(partition_of(chain_of(key)));
     // SAFETY: an entry with this key is on a chain of the partition whose lock is held. That the key stands there is
     // checked under the lock; an entry of another key is not looked at further.
     unsafe {
