@@ -49,4 +49,6 @@ extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires
 extension_sql_file!("../sql/schema/80_job.sql", name = "job", requires = ["readings"]);
 extension_sql_file!("../sql/schema/81_job_functions.sql", name = "job_functions", requires = ["job"]);
 extension_sql_file!("../sql/schema/82_job_policies.sql", name = "job_policies", requires = ["job_functions"]);
-extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["job_policies"], finalize);
+extension_sql_file!("../sql/schema/85_health.sql", name = "health", requires = ["job_policies"]);
+extension_sql_file!("../sql/schema/86_health_checks.sql", name = "health_checks", requires = ["health"]);
+extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["health_checks"], finalize);

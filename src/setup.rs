@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "processed_data",
         text: include_str!("../sql/setup/0007_processed_data.sql"),
     },
+    Migration { version: 9, name: "health", text: include_str!("../sql/setup/0009_health.sql") },
 ];
 
 /// Makes the table that records migrations.
