@@ -60,8 +60,8 @@ def test_without_preload_it_says_that(unloaded_cluster):
 
 
 def test_a_failing_job_becomes_an_alert_until_it_works(database):
-    database.execute("SELECT iot.add_job('broken', 'sql', command => 'SELECT 1 / divisor FROM public.divisors',"
-                     " schedule_interval => '1 day', first_start => now() + interval '1 hour')")
+    database.execute("SELECT iot.add_job('broken', '1 day', 'SELECT 1 / divisor FROM public.divisors',"
+                     " first_start => now() + interval '1 hour')")
     database.execute("CREATE TABLE public.divisors (divisor integer)")
     database.execute("INSERT INTO public.divisors VALUES (0)")
     for _ in range(3):
@@ -114,7 +114,7 @@ def test_a_role_sees_what_it_may_see(database):
     database.execute(f"CREATE ROLE {role} LOGIN")
     try:
         database.execute(f"GRANT USAGE ON SCHEMA iot TO {role}")
-        database.execute("SELECT iot.add_job('mine', 'sql', command => 'SELECT 1/0', schedule_interval => '1 day',"
+        database.execute("SELECT iot.add_job('mine', '1 day', 'SELECT 1/0',"
                          " first_start => now() + interval '1 hour')")
         with pytest.raises(psycopg.Error):
             database.execute("CALL iot.run_job('mine')")
