@@ -33,7 +33,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "processed_data",
         text: include_str!("../sql/setup/0007_processed_data.sql"),
     },
-    Migration { version: 9, name: "health", text: include_str!("../sql/setup/0009_health.sql") },
+    Migration { version: 8, name: "health", text: include_str!("../sql/setup/0008_health.sql") },
 ];
 
 /// Makes the table that records migrations.
@@ -211,7 +211,7 @@ fn run(session: &mut Session<'_>, wishes: Wishes) -> IotResult<Report> {
         report.partitions_created.extend(made.into_iter().map(|(name, _)| name));
         partition::warn_of_locks(session, table)?;
     }
-    report.jobs_created = job::schedule_upkeep(session)?.into_iter().collect();
+    report.jobs_created = job::schedule_usual(session)?;
     Ok(report)
 }
 

@@ -7,7 +7,6 @@ use pgrx::pg_extern;
 
 use crate::catalog::sensor_state::{self, Written};
 use crate::engine::overlay;
-use crate::engine::recall::recall;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
 use crate::pg::relation::in_schema_iot;
@@ -75,8 +74,10 @@ fn load_state(maximum: i32) -> i64 {
             .hint("Give the number of sensors to load at most.")
             .raise();
     };
-    recall(maximum).or_raise()
+    load(maximum).or_raise()
 }
+
+pub use crate::engine::recall::recall as load;
 
 /// The state of a sensor in memory, for those who may read its readings.
 fn state_of(sensor_id: Uuid) -> Option<Box<SensorState>> {

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from cluster import Database
+from cluster import Cluster, Database, wait_until
 from factory import add_sensor, process
 
 FINDINGS = "SELECT check_name, subject, status FROM iot.health_checks() ORDER BY 1, 2"
@@ -128,3 +128,18 @@ def test_a_role_sees_what_it_may_see(database):
     finally:
         database.execute(f"DROP OWNED BY {role}")
         database.execute(f"DROP ROLE {role}")
+
+
+def test_states_are_in_memory_again_soon_after_a_restart():
+    """No reading has asked for them."""
+    with Cluster() as cluster:
+        database = Database(cluster)
+        database.execute("CREATE EXTENSION iot_ext")
+        database.execute("SELECT iot.setup()")
+        _, sensor = add_sensor(database)
+        process(database.connection, sensor, 20, "2025-01-15 00:00+00")
+        database.execute("SELECT iot.flush_state()")
+        database.connection.close()
+        cluster.restart()
+        newest = "SELECT iot.latest_time_in_memory(%s)"
+        wait_until(lambda: database.value(newest, (sensor,)) is not None, 30, what="states in memory")

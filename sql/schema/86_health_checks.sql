@@ -56,11 +56,13 @@ BEGIN
          WHERE t.last_hour > GREATEST(100, 10 * t.usual);
     END IF;
 
-    RETURN QUERY
-    SELECT 'tracked_sensors', '', 'warning', t.tracked::float8, t.capacity::float8,
-           format('Shared memory has room for %s sensors, and is full: others are scored from the table. Raise iot_ext.max_tracked_sensors.',
-                  t.capacity)
-      FROM iot.iot_stat_tracked_sensors t WHERE t.capacity > 0 AND t.refused > 0 AND t.tracked >= t.capacity;
+    IF has_table_privilege('iot.iot_stat_tracked_sensors', 'SELECT') THEN
+        RETURN QUERY
+        SELECT 'tracked_sensors', '', 'warning', t.tracked::float8, t.capacity::float8,
+               format('Shared memory has room for %s sensors, and is full: others are scored from the table. Raise iot_ext.max_tracked_sensors.',
+                      t.capacity)
+          FROM iot.iot_stat_tracked_sensors t WHERE t.capacity > 0 AND t.refused > 0 AND t.tracked >= t.capacity;
+    END IF;
     RETURN QUERY
     SELECT 'transaction_ids', '', CASE WHEN h.transaction_id_age > 1500000000 THEN 'critical' ELSE 'warning' END,
            h.transaction_id_age::float8, 1000000000::float8,

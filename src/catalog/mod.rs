@@ -5,6 +5,7 @@
 
 pub mod alert;
 pub mod command;
+pub mod health;
 pub mod job;
 pub mod job_run;
 pub mod maintenance;

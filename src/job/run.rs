@@ -8,7 +8,7 @@ use pgrx::pg_sys::Oid;
 use serde_json::json;
 
 use super::{Claimed, Progress, Work, maintenance, refresh, retention};
-use crate::catalog::command;
+use crate::catalog::{command, health};
 use crate::error::{IotError, IotResult};
 use crate::guc;
 use crate::partition;
@@ -73,6 +73,11 @@ pub fn step(session: &mut Session<'_>, claimed: &mut Claimed) -> IotResult<Progr
         Kind::CommandTimeouts => {
             let expired = command::expire(session, COMMANDS)?;
             Ok(count(claimed, "expired", expired, COMMANDS))
+        }
+        Kind::HealthCheck => {
+            let findings = health::check(session)?;
+            claimed.detail.insert("findings".to_owned(), json!(findings));
+            Ok(Progress::Done)
         }
         kind => {
             require_supported(kind)?;

@@ -6,9 +6,15 @@ use pgrx::pg_sys::Oid;
 use super::{Look, look};
 use crate::error::{IotResult, OrRaise};
 use crate::job::{self, DueJob};
+use crate::pg::relation::in_schema_iot;
 use crate::pg::shared::schedule::{self, Assignment};
+use crate::pg::shared::sensors;
 use crate::pg::statement::{Session, with_session};
 use crate::pg::{background, clock, security};
+use crate::state;
+
+/// States that are brought back, of those heard of last: others may wait for their next reading.
+const MOST_STATES: usize = 20_000;
 
 /// Looks, in a worker that the launcher started.
 pub fn schedule(place: u32) {
@@ -33,6 +39,23 @@ pub fn schedule(place: u32) {
         Ok((due, next_start)) => schedule::publish(assignment, &due, next_start),
         Err(failure) if failure.is_cancellation() || schedule::must_stop(place) => (),
         Err(failure) => complain(assignment, &failure.to_string()),
+    }
+    if !schedule::must_stop(place) {
+        bring_states_back(assignment);
+    }
+}
+
+/// After a start of the server: the states of this database's sensors, before readings ask for them one by one.
+fn bring_states_back(assignment: Assignment) {
+    if !sensors::is_available() || sensors::tracks_any() {
+        return;
+    }
+    let result = background::in_transaction(c"loading states into memory", || {
+        let is_wanted = background::has_extension(c"iot_ext") && in_schema_iot(c"sensor_state").is_some();
+        if is_wanted { state::load(MOST_STATES).or_raise() } else { 0 }
+    });
+    if let Err(failure) = result {
+        complain(assignment, &failure.to_string());
     }
 }
 

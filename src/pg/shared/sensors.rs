@@ -297,6 +297,13 @@ pub fn is_tracked(key: &SensorKey) -> bool {
     with_entry(key, |_, _| ()).is_some()
 }
 
+/// Whether there is an entry for any sensor of the current database.
+pub fn tracks_any() -> bool {
+    let mut any = false;
+    visit_database(|_| any = true);
+    any
+}
+
 /// The committed state of a sensor, if it is tracked and valid, and no commit that can be seen already is yet to reach it.
 pub fn peek(key: &SensorKey) -> Option<Box<SensorState>> {
     with_entry(key, |_, entry| {
