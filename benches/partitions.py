@@ -144,44 +144,42 @@ def partman(database):
 
 
 def empty(database, table):
-    database.execute(f"DROP TABLE IF EXISTS {table}")
+    """A new table. Nothing is dropped between rounds: file systems are slow to reuse what was deleted a moment ago."""
     database.execute(f"CREATE TABLE {table} ({COLUMNS}) PARTITION BY RANGE (measurement_timestamp)")
     database.execute(f"CREATE INDEX ON {table} (sensor_id, measurement_timestamp)")
     database.execute(f"CREATE INDEX ON {table} USING brin (measurement_timestamp)")
+    return table
 
 
 def children(database, table):
     return database.value("SELECT count(*) FROM pg_inherits WHERE inhparent = %s::regclass", (table,))
 
 
-def premade_by_us(database, count):
-    empty(database, "ours")
-    database.execute("SELECT iot.manage_partitions('ours', '1 day', premake => 0)")
-    before = children(database, "ours")
-    seconds, _ = measured(database, lambda: database.execute("SELECT iot.manage_partitions('ours', premake => %s)", (count,)))
-    return seconds / (children(database, "ours") - before)
+def premade_by_us(database, table, count):
+    empty(database, table)
+    database.execute(f"SELECT iot.manage_partitions('{table}', '1 day', premake => 0)")
+    seconds, _ = measured(database, lambda: database.execute(f"SELECT iot.manage_partitions('{table}', premake => %s)", (count,)))
+    return seconds / (children(database, table) - 1)
 
 
-def premade_by_partman(database, count):
-    database.execute("DELETE FROM partman.part_config")
-    empty(database, "theirs")
-    database.execute("DROP TABLE IF EXISTS template_public_theirs, partman.template_public_theirs")
-    database.execute("SELECT partman.create_parent('public.theirs', 'measurement_timestamp', 'native', 'daily', p_premake := 1)")
+def premade_by_partman(database, table, count):
+    empty(database, table)
+    database.execute(f"SELECT partman.create_parent('public.{table}', 'measurement_timestamp', 'native', 'daily', p_premake := 1)")
     # It makes nothing ahead of an empty table.
-    database.execute("INSERT INTO theirs (sensor_id, measurement_timestamp) VALUES (gen_random_uuid(), now())")
-    database.execute("UPDATE partman.part_config SET premake = %s", (count,))
-    before = children(database, "theirs")
-    seconds, _ = measured(database, lambda: database.execute("SELECT partman.run_maintenance('public.theirs')"))
-    return seconds / (children(database, "theirs") - before)
+    database.execute(f"INSERT INTO {table} (sensor_id, measurement_timestamp) VALUES (gen_random_uuid(), now())")
+    database.execute("UPDATE partman.part_config SET premake = %s WHERE parent_table = %s", (count, f"public.{table}"))
+    before = children(database, table)
+    seconds, _ = measured(database, lambda: database.execute(f"SELECT partman.run_maintenance('public.{table}')"))
+    return seconds / (children(database, table) - before)
 
 
-def premade_by_hand(database, count):
-    empty(database, "plain")
+def premade_by_hand(database, table, count):
+    empty(database, table)
     seconds, _ = measured(database, lambda: database.execute(
         f"""DO $$ DECLARE day date := (now() AT TIME ZONE 'UTC')::date;
             BEGIN
                 FOR n IN 1 .. {count} LOOP
-                    EXECUTE format('CREATE TABLE plain_%s PARTITION OF plain FOR VALUES FROM (%L) TO (%L)',
+                    EXECUTE format('CREATE TABLE {table}_%s PARTITION OF {table} FOR VALUES FROM (%L) TO (%L)',
                                    n, day + n || ' 00:00+00', day + n + 1 || ' 00:00+00');
                 END LOOP;
             END $$"""))
@@ -196,7 +194,7 @@ def premake(database, report):
     samples = {name: [] for name in sides}
     for number in range(report.options.rounds + 1):
         for name in sides if number % 2 else reversed(sides):
-            seconds = sides[name](database, count)
+            seconds = sides[name](database, f"{name.split()[-1].lower()}_{number}", count)
             if number:
                 samples[name].append(seconds * 1000)
     ours = statistics.median(samples["ours"])
@@ -212,10 +210,10 @@ def premake(database, report):
 
 def idle(database, report):
     count = 20 if report.options.quick else 150
-    premade_by_us(database, count)
+    premade_by_us(database, "idle_ours", count)
     there = partman(database)
     if there:
-        premade_by_partman(database, count)
+        premade_by_partman(database, "idle_theirs", count)
     runs = 20 if report.options.quick else 200
 
     def milliseconds(statement, times):
@@ -227,10 +225,10 @@ def idle(database, report):
             samples.append((time.perf_counter() - begin) * 1000)
         return statistics.median(samples)
 
-    ours = milliseconds("SELECT iot.manage_partitions('ours')", runs)
+    ours = milliseconds("SELECT iot.manage_partitions('idle_ours')", runs)
     title = f"an idle run over {count} partitions, ms against pg_partman"
     if there:
-        theirs = milliseconds("SELECT partman.run_maintenance('public.theirs')", max(runs // 10, 5))
+        theirs = milliseconds("SELECT partman.run_maintenance('public.idle_theirs')", max(runs // 10, 5))
         report.line(title, ours, theirs, ours / theirs, Goal("pg_partman", 0.1, at_least=False))
     else:
         report.missing(title, f"pg_partman is not installed; ours takes {ours:.3f} ms")

@@ -21,24 +21,24 @@ COMMENT ON FUNCTION iot.all_readings_changed() IS
     'Makes the statistics of every sensor be read anew from the stored readings.';
 
 CREATE FUNCTION iot.partitions_changed() RETURNS event_trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'iot_partitions_changed';
+COMMENT ON FUNCTION iot.partitions_changed() IS
+    'Event trigger: readings that come or go with a partition make statistics be read anew.';
+
+CREATE FUNCTION iot.partitions_dropped() RETURNS event_trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF TG_EVENT = 'sql_drop' THEN
-        IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() o
-                    WHERE o.object_type = 'table' AND o.schema_name = 'iot') THEN
-            PERFORM iot.all_readings_changed();
-        END IF;
-    -- By name: to_regclass() fails for those who may not look into the schema, and with it any ALTER TABLE of theirs.
-    ELSIF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c WHERE c.object_identity = 'iot.sensor_data') THEN
+    IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() o
+                WHERE o.object_type = 'table' AND o.schema_name = 'iot') THEN
         PERFORM iot.all_readings_changed();
     END IF;
 END
 $$;
-COMMENT ON FUNCTION iot.partitions_changed() IS
-    'Event trigger: readings that come or go with a partition make statistics be read anew.';
+COMMENT ON FUNCTION iot.partitions_dropped() IS
+    'Event trigger: readings that go with a partition make statistics be read anew.';
 
 CREATE EVENT TRIGGER iot_ext_partitions_dropped ON sql_drop WHEN TAG IN ('DROP TABLE')
-    EXECUTE FUNCTION iot.partitions_changed();
+    EXECUTE FUNCTION iot.partitions_dropped();
 COMMENT ON EVENT TRIGGER iot_ext_partitions_dropped IS 'Sees partitions of iot.sensor_data that are dropped.';
 CREATE EVENT TRIGGER iot_ext_partitions_changed ON ddl_command_end WHEN TAG IN ('ALTER TABLE')
     EXECUTE FUNCTION iot.partitions_changed();

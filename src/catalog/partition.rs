@@ -68,6 +68,8 @@ pub struct Model {
     pub access_method: Option<String>,
     /// Whether row security policies exist.
     pub has_policies: bool,
+    /// Whether new tables of the owner may come with grants.
+    pub has_default_grants: bool,
 }
 
 statement!(MODEL: (OIDOID)
@@ -77,7 +79,8 @@ statement!(MODEL: (OIDOID)
             (SELECT pg_catalog.quote_ident(s.spcname) FROM pg_catalog.pg_tablespace s
               WHERE s.oid OPERATOR(pg_catalog.=) c.reltablespace),
             (SELECT pg_catalog.quote_ident(a.amname) FROM pg_catalog.pg_am a WHERE a.oid OPERATOR(pg_catalog.=) c.relam),
-            EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid OPERATOR(pg_catalog.=) c.oid)
+            EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid OPERATOR(pg_catalog.=) c.oid),
+            EXISTS (SELECT FROM pg_catalog.pg_default_acl d WHERE d.defaclobjtype OPERATOR(pg_catalog.=) 'r')
        FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) $1");
 
 /// What new partitions of `parent` take over; `None` when it is gone.
@@ -92,6 +95,7 @@ pub fn model(session: &mut Session<'_>, parent: Oid) -> IotResult<Option<Model>>
         tablespace: row.optional(3)?,
         access_method: row.optional(4)?,
         has_policies: row.get(5)?,
+        has_default_grants: row.get(6)?,
     }))
 }
 

@@ -343,7 +343,7 @@ mod tests {
             squeezed,
             format!(
                 "keeper|t|t|i|{{fillfactor=77,autovacuum_vacuum_insert_scale_factor=0.5}}|0|\
-                 own r t (EXISTS ( SELECT FROM public.members m WHERE ((m.tenant = {name}.tenant) AND (m.name = CURRENT_USER)))); \
+                 own r t (EXISTS ( SELECT FROM members m WHERE ((m.tenant = {name}.tenant) AND (m.name = CURRENT_USER)))); \
                  sane a f (note <> 'no'::text)"
             )
         );

@@ -145,10 +145,12 @@ pub fn statements(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Ve
         return Ok(Vec::new());
     }
     let patience = guc::maintenance_lock_timeout().as_millis().max(1);
-    let mut all = vec![format!("SET lock_timeout = '{patience}ms'")];
+    // What a crash takes back of this, the next run does again; a mark is always written before what it marks.
+    let mut all =
+        vec![format!("SET lock_timeout = '{patience}ms'"), "SET synchronous_commit = off".to_owned()];
     all.append(&mut first);
     all.append(&mut then);
-    all.push("RESET lock_timeout".to_owned());
+    all.extend(["RESET synchronous_commit".to_owned(), "RESET lock_timeout".to_owned()]);
     Ok(all)
 }
 

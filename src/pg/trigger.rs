@@ -3,6 +3,7 @@
 use pgrx::{pg_guard, pg_sys};
 
 use super::invalidation;
+use super::relation::in_schema_iot;
 use crate::catalog;
 use crate::engine::{self, overlay};
 use crate::error::{IotError, OrRaise};
@@ -10,7 +11,8 @@ use crate::error::{IotError, OrRaise};
 function_info!(
     pg_finfo_iot_registry_changed,
     pg_finfo_iot_readings_changed,
-    pg_finfo_iot_all_readings_changed
+    pg_finfo_iot_all_readings_changed,
+    pg_finfo_iot_partitions_changed
 );
 
 /// Row or statement trigger on a table whose rows are cached: tells every session.
@@ -69,6 +71,44 @@ pub unsafe extern "C-unwind" fn iot_readings_changed(call: pg_sys::FunctionCallI
 pub unsafe extern "C-unwind" fn iot_all_readings_changed(_call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     // A partition that the engine makes is empty.
     if !engine::is_writing() && catalog::require_setup().is_ok() {
+        overlay::mark_all_stale().or_raise();
+    }
+    pg_sys::Datum::from(0)
+}
+
+/// Event trigger after ALTER TABLE: readings may have come or gone with a partition of `iot.sensor_data`.
+///
+/// Looks at the statement alone: it runs after every ALTER TABLE of everybody, also of those who may not look into our schema.
+///
+/// # Safety
+/// Called by PostgreSQL as declared in `sql/schema/51_ingest_triggers.sql`.
+#[unsafe(no_mangle)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn iot_partitions_changed(call: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // What the engine changes itself brings and takes no reading.
+    if engine::is_writing() {
+        return pg_sys::Datum::from(0);
+    }
+    // SAFETY: the context of a call is null or a node, and an EventTriggerData when its tag says so; its statement lives
+    // during the call, and is of the kind that its own tag names. The name is looked up without a lock.
+    let changed = unsafe {
+        let context: *const pg_sys::EventTriggerData = (*call).context.cast();
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
+            None
+        } else {
+            let statement = (*context).parsetree;
+            ((*statement).type_ == pg_sys::NodeTag::T_AlterTableStmt).then(|| {
+                pg_sys::RangeVarGetRelidExtended(
+                    (*statement.cast::<pg_sys::AlterTableStmt>()).relation,
+                    pg_sys::NoLock as pg_sys::LOCKMODE,
+                    pg_sys::RVROption::RVR_MISSING_OK,
+                    None,
+                    std::ptr::null_mut(),
+                )
+            })
+        }
+    };
+    if changed.is_some() && changed == in_schema_iot(c"sensor_data") && catalog::require_setup().is_ok() {
         overlay::mark_all_stale().or_raise();
     }
     pg_sys::Datum::from(0)
