@@ -14,6 +14,7 @@ use crate::guc;
 use crate::partition;
 use crate::pg::security::ActingAs;
 use crate::pg::statement::Session;
+use crate::statement;
 
 /// What there is to do. Its errors are those of the job.
 ///
@@ -74,6 +75,7 @@ pub fn step(session: &mut Session<'_>, claimed: &mut Claimed) -> IotResult<Progr
             let expired = command::expire(session, COMMANDS)?;
             Ok(count(claimed, "expired", expired, COMMANDS))
         }
+        Kind::HealthCheck => health_check(session, claimed),
         kind => {
             require_supported(kind)?;
             Err(IotError::new(
@@ -100,4 +102,22 @@ pub fn count(claimed: &mut Claimed, name: &str, done: usize, batch: usize) -> Pr
 /// 22004 when it has none.
 pub fn target(claimed: &Claimed) -> IotResult<Oid> {
     claimed.job.target.ok_or_else(|| IotError::null_argument("target"))
+}
+
+statement!(HAS_HEALTH_CHECK: ()
+    "SELECT pg_catalog.to_regprocedure('iot.check_health()') IS NOT NULL");
+statement!(HEALTH_CHECK: () "SELECT iot.check_health()");
+
+fn health_check(session: &mut Session<'_>, claimed: &mut Claimed) -> IotResult<Progress> {
+    let has_it = session.execute(&HAS_HEALTH_CHECK, &[])?.first().map_or(Ok(false), |row| row.get(1))?;
+    if !has_it {
+        return Err(IotError::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "jobs of kind health_check cannot run: there is no function iot.check_health()",
+        )
+        .hint("Bring the extension forward with: ALTER EXTENSION iot_ext UPDATE;"));
+    }
+    let found: i32 = session.execute(&HEALTH_CHECK, &[])?.first().map_or(Ok(0), |row| row.get(1))?;
+    claimed.detail.insert("findings".to_owned(), json!(found));
+    Ok(Progress::Done)
 }
