@@ -5,19 +5,23 @@ use iot_core::time::Timestamp;
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 use pgrx::pg_extern;
 
-use crate::catalog::sensor_state::{self, Written};
+use crate::catalog::sensor_state::{self, NO_DETECTOR, Written};
 use crate::engine::overlay;
 use crate::engine::recall::recall;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::security;
-use crate::pg::shared::sensors::{self, SensorKey};
+use crate::pg::shared::sensors::{self, Flushing, SensorKey, Unflushed};
+use crate::pg::shared::slabs;
 use crate::pg::statement::with_session;
 use crate::pg::transaction;
 
 /// States written by one statement: bounded memory, however many there are.
 const CHUNK: usize = 10_000;
+
+/// States of detectors, which are larger.
+const DETECTOR_CHUNK: usize = 1_000;
 
 #[pg_extern(sql = false)]
 fn flush_state() -> i64 {
@@ -35,32 +39,15 @@ pub fn flush() -> IotResult<i64> {
     }
     let mut flushed = 0;
     // Sensors that change meanwhile are for the next time, or this would never end.
-    let rounds = sensors::occupancy().tracked.div_ceil(CHUNK as u64) + 1;
+    let chunks = |count: u64, chunk: usize| count.div_ceil(chunk as u64) + 1;
+    let rounds = chunks(sensors::occupancy().tracked, CHUNK)
+        + chunks(slabs::slab_occupancy().in_use, DETECTOR_CHUNK);
     for _ in 0..rounds {
-        let taken = sensors::take_unflushed(CHUNK);
-        overlay::note_flushed(taken.iter().map(|taken| SensorKey::here(taken.sensor_id)));
-        let written: Vec<Written> = taken
-            .iter()
-            .map(|taken| Written {
-                sensor_id: Uuid::from_bytes(taken.sensor_id),
-                device_id: Uuid::from_bytes(taken.device_id),
-                is_checkpoint: taken.is_checkpoint,
-                state: taken.state,
-            })
-            .collect();
-        if !written.is_empty() {
-            with_session(|session| {
-                sensor_state::store(session, &written)?;
-                let spoiled: Vec<Uuid> = taken
-                    .iter()
-                    .filter(|taken| taken.is_checkpoint && sensors::was_spoiled(taken))
-                    .map(|taken| Uuid::from_bytes(taken.sensor_id))
-                    .collect();
-                if spoiled.is_empty() { Ok(()) } else { sensor_state::spoil(session, spoiled) }
-            })?;
-        }
-        flushed += written.len() as i64;
-        if written.len() < CHUNK {
+        let flushing = sensors::take_unflushed(CHUNK, DETECTOR_CHUNK);
+        overlay::note_flushed(flushing.taken.iter().map(|taken| SensorKey::here(taken.sensor_id)));
+        write(&flushing)?;
+        flushed += flushing.taken.len() as i64;
+        if !flushing.has_more {
             break;
         }
     }
@@ -76,6 +63,41 @@ fn load_state(maximum: i32) -> i64 {
             .raise();
     };
     recall(maximum).or_raise()
+}
+
+fn write(flushing: &Flushing) -> IotResult<()> {
+    let (mut states, mut detectors) = (Vec::new(), Vec::new());
+    for taken in &flushing.taken {
+        let (sensor_id, device_id) = (Uuid::from_bytes(taken.sensor_id), Uuid::from_bytes(taken.device_id));
+        let detector = taken.detector.clone().map(|place| flushing.detectors[place].to_vec());
+        match (taken.state, detector) {
+            (Some(state), detector) => states.push(Written {
+                sensor_id,
+                device_id,
+                is_checkpoint: taken.is_checkpoint,
+                state,
+                detector: if taken.has_no_detector { Some(NO_DETECTOR) } else { detector },
+            }),
+            (None, Some(detector)) => detectors.push((sensor_id, device_id, detector)),
+            (None, None) => (),
+        }
+    }
+    if states.is_empty() && detectors.is_empty() {
+        return Ok(());
+    }
+    with_session(|session| {
+        if !states.is_empty() {
+            sensor_state::store(session, &states)?;
+        }
+        if !detectors.is_empty() {
+            sensor_state::store_detectors(session, detectors)?;
+        }
+        let was_spoiled = |taken: &&Unflushed| taken.is_checkpoint && sensors::was_spoiled(taken);
+        let spoiled: Vec<Uuid> = (flushing.taken.iter().filter(was_spoiled))
+            .map(|taken| Uuid::from_bytes(taken.sensor_id))
+            .collect();
+        if spoiled.is_empty() { Ok(()) } else { sensor_state::spoil(session, spoiled) }
+    })
 }
 
 /// The state of a sensor in memory, for those who may read its readings.

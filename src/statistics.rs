@@ -8,6 +8,7 @@ use pgrx::{name, pg_extern};
 use crate::pg::clock;
 use crate::pg::shared::counters::{self, Counter};
 use crate::pg::shared::sensors::{self, Occupancy};
+use crate::pg::shared::slabs::{self, SlabOccupancy};
 
 /// Names of the counters, in the order of [`Counter`].
 const NAMES: [&str; counters::COUNTERS] = [
@@ -55,6 +56,7 @@ fn iot_stat_reset() {
 }
 
 #[pg_extern(sql = false)]
+#[expect(clippy::type_complexity, reason = "the columns of a SQL function")]
 fn tracked_sensors_occupancy() -> TableIterator<
     'static,
     (
@@ -65,19 +67,34 @@ fn tracked_sensors_occupancy() -> TableIterator<
         name!(rebuilt, i64),
         name!(merged, i64),
         name!(entry_bytes, i64),
+        name!(detector_capacity, i64),
+        name!(detectors, i64),
+        name!(detectors_evicted, i64),
+        name!(detectors_refused, i64),
+        name!(detectors_overruled, i64),
+        name!(detector_bytes, i64),
     ),
 > {
-    let Occupancy { capacity, tracked, evicted, refused, rebuilt, merged, entry_bytes } =
-        if sensors::is_available() { sensors::occupancy() } else { Occupancy::default() };
+    let (sensors, slabs) = if sensors::is_available() {
+        (sensors::occupancy(), slabs::slab_occupancy())
+    } else {
+        (Occupancy::default(), SlabOccupancy::default())
+    };
     let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     TableIterator::once((
-        signed(capacity),
-        signed(tracked),
-        signed(evicted),
-        signed(refused),
-        signed(rebuilt),
-        signed(merged),
-        signed(entry_bytes),
+        signed(sensors.capacity),
+        signed(sensors.tracked),
+        signed(sensors.evicted),
+        signed(sensors.refused),
+        signed(sensors.rebuilt),
+        signed(sensors.merged),
+        signed(sensors.entry_bytes),
+        signed(slabs.capacity),
+        signed(slabs.in_use),
+        signed(slabs.evicted),
+        signed(slabs.refused),
+        signed(slabs.overruled),
+        signed(slabs.slab_bytes),
     ))
 }
 

@@ -74,15 +74,17 @@ statement!(
     /// In key order, so that two sessions with the same sensors do not deadlock. The newest reading decides.
     STORE: (
         UUIDARRAYOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID, FLOAT8ARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID,
-        BYTEAARRAYOID,
+        BYTEAARRAYOID, BYTEAARRAYOID,
     )
     "INSERT INTO iot.sensor_state AS s (
-         sensor_id, device_id, latest_timestamp, latest_value, last_received_at, is_checkpoint, state)
-     SELECT o.sensor_id, o.device_id, o.latest_timestamp, o.latest_value, o.last_received_at, o.is_checkpoint, o.state
+         sensor_id, device_id, latest_timestamp, latest_value, last_received_at, is_checkpoint, state, detector_state)
+     SELECT o.sensor_id, o.device_id, o.latest_timestamp, o.latest_value, o.last_received_at, o.is_checkpoint, o.state,
+            o.detector_state
        FROM ROWS FROM (
             pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
-            pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7))
-         AS o (sensor_id, device_id, latest_timestamp, latest_value, last_received_at, is_checkpoint, state)
+            pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8))
+         AS o (sensor_id, device_id, latest_timestamp, latest_value, last_received_at, is_checkpoint, state,
+               detector_state)
       WHERE EXISTS (SELECT FROM iot.sensors r WHERE r.sensor_id OPERATOR(pg_catalog.=) o.sensor_id)
       ORDER BY o.sensor_id
      ON CONFLICT (sensor_id) DO UPDATE
@@ -90,6 +92,7 @@ statement!(
             latest_value = EXCLUDED.latest_value,
             last_received_at = GREATEST(s.last_received_at, EXCLUDED.last_received_at),
             is_checkpoint = EXCLUDED.is_checkpoint, state = EXCLUDED.state,
+            detector_state = COALESCE(EXCLUDED.detector_state, s.detector_state),
             flushed_at = pg_catalog.clock_timestamp()
       WHERE s.latest_timestamp IS NULL OR EXCLUDED.latest_timestamp OPERATOR(pg_catalog.>=) s.latest_timestamp");
 
@@ -117,7 +120,12 @@ pub struct Written {
     pub is_checkpoint: bool,
     /// The state.
     pub state: SensorState,
+    /// The state of its detector; `None` leaves the one that is there, which need not be of the same moment.
+    pub detector: Option<Vec<u8>>,
 }
+
+/// In place of the state of a detector: the sensor has none.
+pub const NO_DETECTOR: Vec<u8> = Vec::new();
 
 /// Writes states down, and when their devices were last heard of.
 ///
@@ -141,6 +149,7 @@ pub fn store(session: &mut Session<'_>, written: &[Written]) -> IotResult<()> {
             received.clone().into(),
             written.iter().map(|written| written.is_checkpoint).collect::<Vec<bool>>().into(),
             written.iter().map(|written| written.state.encode()).collect::<Vec<Vec<u8>>>().into(),
+            written.iter().map(|written| written.detector.clone()).collect::<Vec<_>>().into(),
         ],
     )?;
     session.execute(&SEEN, &[device_ids.into(), received.into()])?;
@@ -220,13 +229,26 @@ pub fn spoil_all(session: &mut Session<'_>) -> IotResult<()> {
 }
 
 statement!(
-    /// In key order; the locks make sessions with the same sensor follow each other.
-    LOAD_DETECTORS: (UUIDARRAYOID)
-    "SELECT s.sensor_id, s.detector_state FROM iot.sensor_state s
-      WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.detector_state IS NOT NULL
+    /// In key order.
+    LOCK: (UUIDARRAYOID)
+    "SELECT FROM iot.sensor_state s WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1)
       ORDER BY s.sensor_id FOR NO KEY UPDATE");
 
-/// The detector states of `sensor_ids` that were written down, locked until the transaction ends.
+/// Makes sessions that keep the detectors of the same sensors in the table follow each other, until they end.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn lock(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<()> {
+    let _owner = as_owner();
+    session.execute(&LOCK, &[sensor_ids.into()])?;
+    Ok(())
+}
+
+statement!(LOAD_DETECTORS: (UUIDARRAYOID)
+    "SELECT s.sensor_id, s.detector_state FROM iot.sensor_state s
+      WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.detector_state IS NOT NULL");
+
+/// The detector states of `sensor_ids` that were written down.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
@@ -248,10 +270,11 @@ statement!(
      SELECT o.sensor_id, o.device_id, o.state
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))
          AS o (sensor_id, device_id, state)
+      WHERE EXISTS (SELECT FROM iot.sensors r WHERE r.sensor_id OPERATOR(pg_catalog.=) o.sensor_id)
       ORDER BY o.sensor_id
      ON CONFLICT (sensor_id) DO UPDATE SET detector_state = EXCLUDED.detector_state");
 
-/// Writes detector states down: sensor, device, bytes.
+/// Writes detector states down, without those of their sensors: sensor, device, bytes.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.

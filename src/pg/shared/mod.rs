@@ -5,6 +5,7 @@ pub mod databases;
 mod lock;
 pub mod schedule;
 pub mod sensors;
+pub mod slabs;
 mod table;
 
 use pgrx::{pg_guard, pg_sys};
@@ -38,6 +39,7 @@ extern "C-unwind" fn request() {
         }
     }
     table::request();
+    slabs::request();
     counters::request();
     databases::request();
     schedule::request();
@@ -52,6 +54,7 @@ extern "C-unwind" fn startup() {
         }
     }
     table::startup();
+    slabs::startup();
     counters::startup();
     databases::startup();
     schedule::startup();
