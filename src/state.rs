@@ -12,7 +12,8 @@ use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::security;
-use crate::pg::shared::sensors::{self, Flushing, SensorKey, Unflushed};
+use crate::pg::shared::flush::{self, Flushing, Unflushed};
+use crate::pg::shared::sensors::{self, SensorKey};
 use crate::pg::shared::slabs;
 use crate::pg::statement::with_session;
 use crate::pg::transaction;
@@ -43,7 +44,7 @@ pub fn flush() -> IotResult<i64> {
     let rounds = chunks(sensors::occupancy().tracked, CHUNK)
         + chunks(slabs::slab_occupancy().in_use, DETECTOR_CHUNK);
     for _ in 0..rounds {
-        let flushing = sensors::take_unflushed(CHUNK, DETECTOR_CHUNK);
+        let flushing = flush::take_unflushed(CHUNK, DETECTOR_CHUNK);
         overlay::note_flushed(flushing.taken.iter().map(|taken| SensorKey::here(taken.sensor_id)));
         write(&flushing)?;
         flushed += flushing.taken.len() as i64;
@@ -92,7 +93,7 @@ fn write(flushing: &Flushing) -> IotResult<()> {
         if !detectors.is_empty() {
             sensor_state::store_detectors(session, detectors)?;
         }
-        let was_spoiled = |taken: &&Unflushed| taken.is_checkpoint && sensors::was_spoiled(taken);
+        let was_spoiled = |taken: &&Unflushed| taken.is_checkpoint && flush::was_spoiled(taken);
         let spoiled: Vec<Uuid> = (flushing.taken.iter().filter(was_spoiled))
             .map(|taken| Uuid::from_bytes(taken.sensor_id))
             .collect();

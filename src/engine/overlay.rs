@@ -14,6 +14,7 @@ use super::memory::{self, Basis, Found};
 use super::profile::Profile;
 use crate::catalog::sensor_state::{self, NO_DETECTOR, Written};
 use crate::error::{IotResult, OrRaise};
+use crate::pg::shared::flush;
 use crate::pg::shared::sensors::{self, DetectorCopy, Encoded, Handle, SensorKey, Touched};
 use crate::pg::statement::with_session;
 use crate::pg::transaction::{self, Listener};
@@ -256,7 +257,7 @@ pub fn spoil_checkpoints(sensor_ids: Vec<Uuid>) -> IotResult<()> {
             local.spoiled = true;
             match &local.handle {
                 Some(handle) if handle.flushing => {
-                    sensors::spoil_flushing(handle);
+                    flush::spoil_flushing(handle);
                     on_the_way.push(sensor_id);
                 }
                 Some(handle) if !handle.has_entry() => {
@@ -411,7 +412,7 @@ fn end(committed: bool) {
     if committed && transaction.all_stale && sensors::is_available() {
         sensors::mark_all_stale();
     }
-    transaction.flushed.iter().for_each(|key| sensors::end_flush(key, committed));
+    transaction.flushed.iter().for_each(|key| flush::end_flush(key, committed));
     for (key, local) in &transaction.sensors {
         let Some(handle) = local.handle.as_ref().filter(|handle| handle.has_entry()) else {
             // Another session may have begun to track it without seeing our rows.

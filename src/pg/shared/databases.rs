@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgrx::pg_sys;
 
-use super::sensors::is_unflushed;
+use super::flush::is_unflushed;
 use super::table::{Entry, remove_database, visit_all};
 
 /// Databases found by one look; the others are found once these have been served.

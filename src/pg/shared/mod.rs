@@ -2,6 +2,7 @@
 
 pub mod counters;
 pub mod databases;
+pub mod flush;
 mod lock;
 pub mod schedule;
 pub mod sensors;
