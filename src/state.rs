@@ -41,8 +41,8 @@ pub fn flush() -> IotResult<i64> {
     let mut flushed = 0;
     // Sensors that change meanwhile are for the next time, or this would never end.
     let chunks = |count: u64, chunk: usize| count.div_ceil(chunk as u64) + 1;
-    let rounds = chunks(sensors::occupancy().tracked, CHUNK)
-        + chunks(slabs::slab_occupancy().in_use, DETECTOR_CHUNK);
+    let rounds =
+        chunks(sensors::occupancy().tracked, CHUNK) + chunks(slabs::slab_occupancy().in_use, DETECTOR_CHUNK);
     for _ in 0..rounds {
         let flushing = flush::take_unflushed(CHUNK, DETECTOR_CHUNK);
         overlay::note_flushed(flushing.taken.iter().map(|taken| SensorKey::here(taken.sensor_id)));

@@ -55,8 +55,12 @@ fn iot_stat_reset() {
     counters::reset(clock::now().0);
 }
 
+/// A count as SQL has it.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 #[pg_extern(sql = false)]
-#[expect(clippy::type_complexity, reason = "the columns of a SQL function")]
 fn tracked_sensors_occupancy() -> TableIterator<
     'static,
     (
@@ -67,6 +71,25 @@ fn tracked_sensors_occupancy() -> TableIterator<
         name!(rebuilt, i64),
         name!(merged, i64),
         name!(entry_bytes, i64),
+    ),
+> {
+    let Occupancy { capacity, tracked, evicted, refused, rebuilt, merged, entry_bytes } =
+        if sensors::is_available() { sensors::occupancy() } else { Occupancy::default() };
+    TableIterator::once((
+        signed(capacity),
+        signed(tracked),
+        signed(evicted),
+        signed(refused),
+        signed(rebuilt),
+        signed(merged),
+        signed(entry_bytes),
+    ))
+}
+
+#[pg_extern(sql = false)]
+fn tracked_detectors_occupancy() -> TableIterator<
+    'static,
+    (
         name!(detector_capacity, i64),
         name!(detectors, i64),
         name!(detectors_evicted, i64),
@@ -75,26 +98,15 @@ fn tracked_sensors_occupancy() -> TableIterator<
         name!(detector_bytes, i64),
     ),
 > {
-    let (sensors, slabs) = if sensors::is_available() {
-        (sensors::occupancy(), slabs::slab_occupancy())
-    } else {
-        (Occupancy::default(), SlabOccupancy::default())
-    };
-    let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let SlabOccupancy { capacity, in_use, evicted, refused, overruled, slab_bytes } =
+        if sensors::is_available() { slabs::slab_occupancy() } else { SlabOccupancy::default() };
     TableIterator::once((
-        signed(sensors.capacity),
-        signed(sensors.tracked),
-        signed(sensors.evicted),
-        signed(sensors.refused),
-        signed(sensors.rebuilt),
-        signed(sensors.merged),
-        signed(sensors.entry_bytes),
-        signed(slabs.capacity),
-        signed(slabs.in_use),
-        signed(slabs.evicted),
-        signed(slabs.refused),
-        signed(slabs.overruled),
-        signed(slabs.slab_bytes),
+        signed(capacity),
+        signed(in_use),
+        signed(evicted),
+        signed(refused),
+        signed(overruled),
+        signed(slab_bytes),
     ))
 }
 

@@ -4,13 +4,15 @@ What is right is said by iot.score_series(), which scores a series from its begi
 """
 
 import random
+import threading
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from cluster import Cluster, Database, wait_until
 from factory import add_sensor
-from roads import START, Reading, by_arrays, by_single_calls
+from roads import START, Reading, by_arrays, by_single_calls, in_threads
 from test_state import kill9
 
 DETECTORS = ["robust", "ewma", "seasonal", "adaptive"]
@@ -476,3 +478,96 @@ def test_history_that_was_loaded_backwards_is_learned_forwards(silent):
             " SELECT gen_random_uuid(), sensor_id, device_id, %s, %s FROM iot.sensors", (reading.at, reading.value))
     probe = readings(sensor, 100, 1)[0]
     assert score(silent, probe) == pytest.approx(series_score(silent, "ewma", history, probe), rel=1e-9)
+
+
+def test_detectors_come_back_before_a_reading_asks_for_them(silent, silent_cluster):
+    sensors = add_sensors(silent)
+    for sensor in sensors:
+        by_arrays(silent.connection, readings(sensor, 0, 120))
+    silent.execute("SELECT iot.flush_state()")
+    silent_cluster.restart("immediate")
+    silent._connection = None
+    assert silent.row(SLABS)[1] == 0
+    assert silent.value("SELECT iot.load_state()") == len(sensors)
+    assert silent.row(SLABS)[1] == len(sensors)
+    silent.execute("UPDATE iot.sensor_state SET detector_state = NULL")
+    for sensor in sensors:
+        by_arrays(silent.connection, readings(sensor, 120, 20))
+    assert_scores_are_right(silent, sensors)
+
+
+def test_no_detector_is_given_up_for_one_that_comes_back(full, full_cluster):
+    sensors = add_sensors(full, ["ewma"] * 4)
+    for sensor in sensors:
+        by_arrays(full.connection, readings(sensor, 0, 40))
+    full.execute("SELECT iot.flush_state()")
+    full_cluster.restart("immediate")
+    full._connection = None
+    assert full.value("SELECT iot.load_state()") == len(sensors)
+    assert full.row(SLABS)[1:4] == (2, 0, 0)
+    for step in range(4, 12):
+        for sensor in sensors:
+            by_arrays(full.connection, readings(sensor, 10 * step, 10))
+    assert_scores_are_right(full, sensors)
+
+
+def test_sessions_that_compete_for_detectors_and_room():
+    """Shared sensors, rollbacks, savepoints, evictions, flushes and plain SQL at once: nothing is lost, no slab leaks, and
+    what is written down is what is in memory."""
+    settings = {"iot_ext.max_tracked_sensors": 7, "iot_ext.max_tracked_detectors": 3, "iot_ext.flush_interval": "0"}
+    with Cluster(settings=settings) as cluster:
+        database = new_database(cluster)
+        sensors = list(add_sensors(database, DETECTORS * 3 + ["zscore"]))
+        finished = threading.Event()
+
+        def send(session):
+            chance, stored = random.Random(session), 0
+            with database.connect() as connection:
+                for number in range(60):
+                    batch = [
+                        Reading(sensor, START + timedelta(minutes=20 * number + step, microseconds=session),
+                                chance.gauss(20, 3))
+                        for sensor in sorted(chance.sample(sensors, chance.randint(1, 4))) for step in range(3)]
+                    way = chance.random()
+                    with connection.transaction() as transaction:
+                        if way < 0.3:
+                            with connection.transaction() as part:
+                                by_arrays(connection, [Reading(r.sensor, r.at, 1e5) for r in batch])
+                                raise psycopg.Rollback(part)
+                        stored += by_arrays(connection, batch).stored if way >= 0.15 else 0
+                        if way < 0.15:
+                            raise psycopg.Rollback(transaction)
+            return stored
+
+        def disturb():
+            chance = random.Random(99)
+            with database.connect() as connection:
+                while not finished.is_set():
+                    connection.execute("SELECT iot.flush_state()")
+                    connection.execute("UPDATE iot.sensor_data SET measurement_metadata = '{}' WHERE sensor_id = %s",
+                                       (chance.choice(sensors),))
+                    connection.execute("UPDATE iot.sensors SET detector = %s WHERE sensor_id = %s",
+                                       (chance.choice(DETECTORS), sensors[-1]))
+            return 0
+
+        disturber = threading.Thread(target=in_threads, args=([disturb],))
+        disturber.start()
+        try:
+            stored = in_threads([lambda session=session: send(session) for session in range(4)])
+        finally:
+            finished.set()
+            disturber.join(60)
+        assert sum(stored) == database.value("SELECT count(*) FROM iot.sensor_data")
+        capacity, used, evicted, refused, _ = database.row(SLABS)
+        assert used <= capacity == 3 and evicted > 20 and refused >= 0
+        probes = [Reading(sensor, START + timedelta(days=9), 31.0) for sensor in sensors]
+        database.execute("SELECT iot.flush_state()")
+        found = [score(database, probe) for probe in probes]
+        cluster.restart("immediate")
+        database._connection = None
+        assert [score(database, probe) for probe in probes] == pytest.approx(found, rel=1e-9)
+        database.drop()
+        other = new_database(cluster)
+        for sensor in add_sensors(other, ["ewma"] * 3):
+            by_arrays(other.connection, readings(sensor, 0, 5))
+        assert other.row(SLABS)[1] == 3

@@ -22,9 +22,7 @@ COMMENT ON FUNCTION iot.iot_stat_reset() IS 'Sets the counters of iot.iot_stat_i
 REVOKE EXECUTE ON FUNCTION iot.iot_stat_reset() FROM PUBLIC;
 
 CREATE FUNCTION iot.tracked_sensors_occupancy()
-    RETURNS TABLE (capacity bigint, tracked bigint, evicted bigint, refused bigint, rebuilt bigint, merged bigint, entry_bytes bigint,
-                   detector_capacity bigint, detectors bigint, detectors_evicted bigint, detectors_refused bigint,
-                   detectors_overruled bigint, detector_bytes bigint)
+    RETURNS TABLE (capacity bigint, tracked bigint, evicted bigint, refused bigint, rebuilt bigint, merged bigint, entry_bytes bigint)
     VOLATILE PARALLEL RESTRICTED ROWS 1
     LANGUAGE c AS 'MODULE_PATHNAME', 'tracked_sensors_occupancy_wrapper';
 COMMENT ON FUNCTION iot.tracked_sensors_occupancy() IS 'Figures behind iot.iot_stat_tracked_sensors.';
@@ -70,7 +68,7 @@ COMMENT ON COLUMN iot.iot_stat_ingest.is_whole_database IS 'False without preloa
 COMMENT ON COLUMN iot.iot_stat_ingest.stats_reset IS 'When the counters were last reset; NULL for never.';
 
 CREATE VIEW iot.iot_stat_tracked_sensors AS SELECT * FROM iot.tracked_sensors_occupancy();
-COMMENT ON VIEW iot.iot_stat_tracked_sensors IS 'The sensors whose statistics, and the states of whose detectors, are in shared memory, over all databases of the server.';
+COMMENT ON VIEW iot.iot_stat_tracked_sensors IS 'The sensors whose statistics are in shared memory, over all databases of the server.';
 COMMENT ON COLUMN iot.iot_stat_tracked_sensors.capacity IS 'Sensors that have room: iot_ext.max_tracked_sensors, or 0 without preload.';
 COMMENT ON COLUMN iot.iot_stat_tracked_sensors.tracked IS 'Sensors tracked.';
 COMMENT ON COLUMN iot.iot_stat_tracked_sensors.evicted IS 'Sensors given up to make room.';
@@ -78,9 +76,3 @@ COMMENT ON COLUMN iot.iot_stat_tracked_sensors.refused IS 'Times that a sensor f
 COMMENT ON COLUMN iot.iot_stat_tracked_sensors.rebuilt IS 'Times that statistics were built from stored readings.';
 COMMENT ON COLUMN iot.iot_stat_tracked_sensors.merged IS 'Commits that met another session''s on the same sensor.';
 COMMENT ON COLUMN iot.iot_stat_tracked_sensors.entry_bytes IS 'Shared memory for each sensor.';
-COMMENT ON COLUMN iot.iot_stat_tracked_sensors.detector_capacity IS 'Detectors other than zscore that have room: iot_ext.max_tracked_detectors.';
-COMMENT ON COLUMN iot.iot_stat_tracked_sensors.detectors IS 'Detectors with a place.';
-COMMENT ON COLUMN iot.iot_stat_tracked_sensors.detectors_evicted IS 'Detectors given up to make room, while their sensor stayed.';
-COMMENT ON COLUMN iot.iot_stat_tracked_sensors.detectors_refused IS 'Times that a detector found no room and its state was read from iot.sensor_state and written there.';
-COMMENT ON COLUMN iot.iot_stat_tracked_sensors.detectors_overruled IS 'Commits that met another session''s on the same detector: that with the newest reading decided.';
-COMMENT ON COLUMN iot.iot_stat_tracked_sensors.detector_bytes IS 'Shared memory for each detector.';

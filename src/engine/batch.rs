@@ -12,19 +12,21 @@ use super::directory::{KeyMap, Lent};
 use super::duplicates;
 use super::judge::{Fate, Judged, Scorer};
 use super::matches::Matches;
-use super::memory::{self, Wanted};
+use super::memory::Wanted;
 use super::offered::{Measured, Offered};
-use super::overlay;
+use super::overlay::{self, Room};
 use super::profile::{self, Profile};
+use super::recall;
 use super::rejection::Rejection;
 use super::store;
 use crate::alert::DatabaseZone;
-use crate::catalog::sensor_state;
+use crate::catalog::sensor_state::{self, Written};
 use crate::error::{IotError, IotResult};
 use crate::partition;
 use crate::pg::memory::in_scratch;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::shared::counters::{self, Counter};
+use crate::pg::shared::sensors;
 use crate::pg::statement::with_session;
 use crate::pg::{clock, random, security};
 use crate::processing;
@@ -122,8 +124,9 @@ fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     partition::ensure_for(c"sensor_data", batch.open_times())?;
     store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged, intake.duplicates)?;
     // After the rows, as plain SQL does it: the two wait for each other in one order.
-    overlay::spoil_checkpoints(incomplete)?;
-    batch.keep_memory()?;
+    let private = overlay::private_states(batch.profiles());
+    overlay::spoil_checkpoints(incomplete, &private.iter().map(|state| state.sensor_id).collect::<Vec<_>>())?;
+    batch.keep_memory(&private)?;
     if let Some(processing) = processing {
         processing.run(offered, &batch.outcome.judged)?;
     }
@@ -256,7 +259,7 @@ impl Batch<'_> {
             let time = |judged: &Judged| if judged.from_future { Timestamp(i64::MIN) } else { judged.at };
             let newest = open.filter(|judged| judged.fate == Fate::Open).map(time).max();
             let (Some(profile), Some(newest)) = (&group.profile, newest) else { continue };
-            let entered = overlay::enter(profile, newest, sees_all);
+            let entered = overlay::enter(profile, newest, sees_all, Room::Made);
             group.missing = entered.claimed.is_none();
             group.claimed = entered.claimed.unwrap_or(group.claimed);
             if entered.is_in_table {
@@ -271,22 +274,15 @@ impl Batch<'_> {
             return Ok(());
         }
         counters::add(Counter::WindowReads, wanted.iter().filter(|wanted| wanted.state).count() as u64);
-        let mut rebuilt = with_session(|session| {
-            if !in_table.is_empty() {
-                sensor_state::lock(session, in_table)?;
-            }
-            memory::rebuild(session, &wanted)
-        })?;
-        for wanted in &wanted {
-            if let Some(found) = rebuilt.detectors.remove(wanted.profile.sensor_id.as_bytes()) {
-                overlay::provide_detector(wanted.profile.sensor_id, found);
-            }
+        if !in_table.is_empty() && sensors::is_available() {
+            // Whatever this batch writes is locked in one order, as those who keep all of it in memory write it.
+            in_table = self.profiles().map(|profile| profile.sensor_id).collect();
         }
+        let states = recall::build(&wanted, in_table, sees_all)?;
         for group in self.groups.iter_mut().filter(|group| group.missing) {
-            let Some(profile) = &group.profile else { continue };
-            let state = rebuilt.states.get(profile.sensor_id.as_bytes()).copied().unwrap_or_default();
-            group.claimed = state.window.high_water().unwrap_or(Timestamp(i64::MIN));
-            overlay::provide(profile.sensor_id, state, sees_all);
+            let state = group.profile.as_ref().and_then(|profile| states.get(profile.sensor_id.as_bytes()));
+            let newest = state.and_then(|state| state.window.high_water());
+            group.claimed = newest.unwrap_or(Timestamp(i64::MIN));
         }
         Ok(())
     }
@@ -296,15 +292,14 @@ impl Batch<'_> {
     }
 
     /// Writes down what shared memory does not hold.
-    fn keep_memory(&self) -> IotResult<()> {
-        let private = overlay::private_states(self.profiles());
+    fn keep_memory(&self, private: &[Written]) -> IotResult<()> {
         let detectors = overlay::detectors_for_table(self.profiles());
         if private.is_empty() && detectors.is_empty() {
             return Ok(());
         }
         with_session(|session| {
             if !private.is_empty() {
-                sensor_state::store(session, &private)?;
+                sensor_state::store(session, private)?;
             }
             if detectors.is_empty() { Ok(()) } else { sensor_state::store_detectors(session, detectors) }
         })

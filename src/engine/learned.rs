@@ -9,6 +9,7 @@ use pgrx::PgSqlErrorCode;
 use super::memory::{Basis, Found};
 use crate::error::{IotError, IotResult};
 use crate::pg::shared::sensors::{self, BuiltDetector, DetectorCopy, DetectorOutcome, Encoded, Handle};
+use crate::pg::shared::slabs::Room;
 
 /// Where the state of a detector is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +84,7 @@ impl Detector {
         &mut self,
         kind: Option<DetectorKind>,
         handle: Option<&mut Handle>,
+        room: Room,
         copy: &mut DetectorCopy,
         arrival: Arrival,
     ) -> Option<Basis> {
@@ -90,7 +92,7 @@ impl Detector {
             *self = Self { keeping: Keeping::Nowhere, learned: None };
             return None;
         };
-        let with_slab = handle.and_then(|handle| sensors::attach_slab(handle).then_some(handle));
+        let with_slab = handle.and_then(|handle| sensors::attach_slab(handle, room).then_some(handle));
         let Some(handle) = with_slab else {
             *self = Self { keeping: Keeping::Table, learned: None };
             return Some(Basis::Written);

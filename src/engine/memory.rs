@@ -89,7 +89,8 @@ impl Found {
 /// Only what PostgreSQL raises.
 pub fn rebuild(session: &mut Session<'_>, wanted: &[Wanted]) -> IotResult<Rebuilt> {
     let all: Vec<Uuid> = wanted.iter().filter(|w| w.state).map(|w| w.profile.sensor_id).collect();
-    let limits: KeyMap<&Profile> = wanted.iter().map(|w| (*w.profile.sensor_id.as_bytes(), &*w.profile)).collect();
+    let limits: KeyMap<&Profile> =
+        wanted.iter().map(|w| (*w.profile.sensor_id.as_bytes(), &*w.profile)).collect();
     let mut older: KeyMap<SensorState> = KeyMap::default();
     let mut states: KeyMap<SensorState> = KeyMap::default();
     if !all.is_empty() {

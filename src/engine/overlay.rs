@@ -16,6 +16,7 @@ use crate::catalog::sensor_state::{self, NO_DETECTOR, Written};
 use crate::error::{IotResult, OrRaise};
 use crate::pg::shared::flush;
 use crate::pg::shared::sensors::{self, DetectorCopy, Encoded, Handle, SensorKey, Touched};
+pub use crate::pg::shared::slabs::Room;
 use crate::pg::statement::with_session;
 use crate::pg::transaction::{self, Listener};
 
@@ -103,8 +104,8 @@ thread_local! {
 }
 
 /// Begins to work on a sensor in one call, with readings up to `newest`. `sees_all`: no row security hides readings from
-/// the caller; else he works with a state of his own, made of what he may see.
-pub fn enter(profile: &Profile, newest: Timestamp, sees_all: bool) -> Entered {
+/// the caller; else he works with a state of his own, made of what he may see. `room`: for the state of its detector.
+pub fn enter(profile: &Profile, newest: Timestamp, sees_all: bool, room: Room) -> Entered {
     transaction::listen(&LISTENER);
     COPY.with_borrow_mut(|copy| {
         TRANSACTION.with_borrow_mut(|transaction| {
@@ -128,7 +129,7 @@ pub fn enter(profile: &Profile, newest: Timestamp, sees_all: bool) -> Entered {
                     (transaction.sensors.entry(key).or_insert(local), claimed, arrival)
                 }
             };
-            let detector = local.detector.enter(kind, local.handle.as_mut(), copy, arrival);
+            let detector = local.detector.enter(kind, local.handle.as_mut(), room, copy, arrival);
             if !is_known {
                 local.save();
             }
@@ -198,10 +199,7 @@ pub fn provide(sensor_id: Uuid, state: SensorState, sees_all: bool) {
 
 /// Runs `work` on the state of a sensor that was entered (and provided, if it was missing), and on that of its detector, if
 /// it has one.
-pub fn with_state<T>(
-    sensor_id: Uuid,
-    work: impl FnOnce(&mut Kept, Option<&mut Learned>) -> T,
-) -> Option<T> {
+pub fn with_state<T>(sensor_id: Uuid, work: impl FnOnce(&mut Kept, Option<&mut Learned>) -> T) -> Option<T> {
     TRANSACTION.with_borrow_mut(|transaction| {
         let local = transaction.sensors.get_mut(sensor_id.as_bytes())?;
         Some(work(local.kept.as_mut()?, local.detector.learned()))
@@ -241,11 +239,12 @@ pub fn detectors_for_table<'a>(profiles: impl Iterator<Item = &'a Profile>) -> V
 
 /// Readings older than their sensor's newest were stored: a checkpoint on disk does not have them, and nobody could tell.
 /// The same holds of any reading stored by a transaction that the sensor's entry does not know of. Where a flush has not
-/// committed its checkpoint yet, this waits for it.
+/// committed its checkpoint yet, this waits for it. `others`: sensors whose states are written after that; all rows are locked
+/// in one order then.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn spoil_checkpoints(sensor_ids: Vec<Uuid>) -> IotResult<()> {
+pub fn spoil_checkpoints(sensor_ids: Vec<Uuid>, others: &[Uuid]) -> IotResult<()> {
     let (mut there, mut on_the_way) = (Vec::new(), Vec::new());
     TRANSACTION.with_borrow_mut(|transaction| {
         let mut has_untracked = false;
@@ -280,6 +279,10 @@ pub fn spoil_checkpoints(sensor_ids: Vec<Uuid>) -> IotResult<()> {
         return Ok(());
     }
     with_session(|session| {
+        let parts: [&[Uuid]; 3] = [&there, &on_the_way, others];
+        if parts.iter().filter(|part| !part.is_empty()).count() > 1 {
+            sensor_state::lock(session, parts.concat())?;
+        }
         if !on_the_way.is_empty() {
             sensor_state::spoil_awaited(session, on_the_way)?;
         }
@@ -315,7 +318,7 @@ pub fn mark_stale(sensor_id: [u8; 16]) -> IotResult<()> {
         // Stays when a subtransaction rolls back: a needless rebuild does no harm.
         local.stale = true;
     });
-    spoil_checkpoints(vec![Uuid::from_bytes(sensor_id)])
+    spoil_checkpoints(vec![Uuid::from_bytes(sensor_id)], &[])
 }
 
 /// As [`mark_stale`] for every sensor.

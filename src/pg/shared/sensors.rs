@@ -19,7 +19,7 @@ use iot_core::detect::DetectorState;
 use iot_core::sensor_state::{SensorChange, SensorState};
 
 pub use super::slabs::Encoded;
-use super::slabs::{self, Attached};
+use super::slabs::{self, Attached, Room};
 use super::table::{
     ENTRY_BYTES, Entry, NO_ENTRY, Status, allocate, header, visit_database, with_entry, with_entry_at,
 };
@@ -213,12 +213,12 @@ pub fn touch_again(handle: &mut Handle, newest: i64, detector: Option<&mut Detec
 }
 
 /// Makes sure that the detector of a touched sensor has a slab: until the transaction ends nobody takes it away.
-pub fn attach_slab(handle: &mut Handle) -> bool {
+pub fn attach_slab(handle: &mut Handle, room: Room) -> bool {
     if handle.has_slab || !handle.has_entry() {
         return handle.has_slab;
     }
     let (key, index) = (handle.key, handle.index);
-    let Some(taken) = slabs::take() else { return false };
+    let Some(taken) = slabs::take(room) else { return false };
     let mut taken = Some(taken);
     let attached = with_touched(handle, |entry| {
         // Another session may have been faster.
@@ -398,7 +398,7 @@ pub fn count_overruled() {
 
 /// Touches a sensor whose entry this transaction will make stale, if there is one.
 pub fn touch_absent(key: SensorKey) -> Option<Handle> {
-    with_entry(&key, |index, entry| Handle::touching(index, entry))
+    with_entry(&key, Handle::touching)
 }
 
 /// Ends a touch of a transaction that rolled back, whether it [`announce`]d a commit or not.

@@ -242,13 +242,22 @@ unsafe fn slab(index: u32) -> *mut Slab {
 /// A slab in the hands of this session.
 pub(super) struct Taken(u32);
 
-/// Takes a free slab, or that of a quiet sensor. `None`, and counted, when there is neither.
-pub(super) fn take() -> Option<Taken> {
+/// Where room for a detector comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// A free slab, or that of a quiet sensor; it is counted when there is neither.
+    Made,
+    /// A free slab.
+    IfFree,
+}
+
+/// Takes a slab.
+pub(super) fn take(room: Room) -> Option<Taken> {
     if header().capacity == 0 {
         return None;
     }
-    let taken = take_free().or_else(evict);
-    if taken.is_none() {
+    let taken = take_free().or_else(|| if room == Room::Made { evict() } else { None });
+    if taken.is_none() && room == Room::Made {
         header().refused.fetch_add(1, Ordering::Relaxed);
     }
     taken.map(Taken)
@@ -281,11 +290,13 @@ fn give_back(index: u32) {
     header().in_use.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Second chance, as for entries: a slab goes alone, while its sensor stays tracked.
+/// Second chance, as for entries: a slab goes alone, while its sensor stays tracked. A search gives up before it has seen all
+/// of very many: the next one goes on where it ended.
 fn evict() -> Option<u32> {
+    const LONGEST_SEARCH: u64 = 512;
     let capacity = header().capacity;
     let mut unwritten = None;
-    for step in 0..2 * u64::from(capacity) {
+    for step in 0..(2 * u64::from(capacity)).min(LONGEST_SEARCH) {
         // SAFETY: the hand moves under the lock of allocation only.
         let index = with_allocation(|| unsafe {
             let hand = (*HEADER).clock_hand;
