@@ -21,8 +21,8 @@ use crate::pg::transaction;
 /// States written by one statement: bounded memory, however many there are.
 const CHUNK: usize = 10_000;
 
-/// States of detectors, which are larger.
-const DETECTOR_CHUNK: usize = 1_000;
+/// States of detectors, which are larger: 17 MB.
+const DETECTOR_CHUNK: usize = 4_000;
 
 #[pg_extern(sql = false)]
 fn flush_state() -> i64 {
@@ -67,32 +67,21 @@ fn load_state(maximum: i32) -> i64 {
 }
 
 fn write(flushing: &Flushing) -> IotResult<()> {
-    let (mut states, mut detectors) = (Vec::new(), Vec::new());
-    for taken in &flushing.taken {
-        let (sensor_id, device_id) = (Uuid::from_bytes(taken.sensor_id), Uuid::from_bytes(taken.device_id));
-        let detector = taken.detector.clone().map(|place| flushing.detectors[place].to_vec());
-        match (taken.state, detector) {
-            (Some(state), detector) => states.push(Written {
-                sensor_id,
-                device_id,
-                is_checkpoint: taken.is_checkpoint,
-                state,
-                detector: if taken.has_no_detector { Some(NO_DETECTOR) } else { detector },
-            }),
-            (None, Some(detector)) => detectors.push((sensor_id, device_id, detector)),
-            (None, None) => (),
-        }
-    }
-    if states.is_empty() && detectors.is_empty() {
+    if flushing.taken.is_empty() {
         return Ok(());
     }
+    let written = |taken: &Unflushed| {
+        let detector = taken.detector.clone().map(|place| flushing.detectors[place].to_vec());
+        Written {
+            sensor_id: Uuid::from_bytes(taken.sensor_id),
+            device_id: Uuid::from_bytes(taken.device_id),
+            is_checkpoint: taken.is_checkpoint,
+            state: taken.state,
+            detector: if taken.has_no_detector { Some(NO_DETECTOR) } else { detector },
+        }
+    };
     with_session(|session| {
-        if !states.is_empty() {
-            sensor_state::store(session, &states)?;
-        }
-        if !detectors.is_empty() {
-            sensor_state::store_detectors(session, detectors)?;
-        }
+        sensor_state::store(session, flushing.taken.iter().map(written).collect())?;
         let was_spoiled = |taken: &&Unflushed| taken.is_checkpoint && flush::was_spoiled(taken);
         let spoiled: Vec<Uuid> = (flushing.taken.iter().filter(was_spoiled))
             .map(|taken| Uuid::from_bytes(taken.sensor_id))

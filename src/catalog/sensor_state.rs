@@ -71,7 +71,8 @@ pub fn written(session: &mut Session<'_>) -> IotResult<Vec<Uuid>> {
 }
 
 statement!(
-    /// In key order, so that two sessions with the same sensors do not deadlock. The newest reading decides.
+    /// In key order, so that two sessions with the same sensors do not deadlock. The newest reading decides. NULL leaves what
+    /// is there.
     STORE: (
         UUIDARRAYOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID, FLOAT8ARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID,
         BYTEAARRAYOID, BYTEAARRAYOID,
@@ -88,13 +89,16 @@ statement!(
       WHERE EXISTS (SELECT FROM iot.sensors r WHERE r.sensor_id OPERATOR(pg_catalog.=) o.sensor_id)
       ORDER BY o.sensor_id
      ON CONFLICT (sensor_id) DO UPDATE
-        SET device_id = EXCLUDED.device_id, latest_timestamp = EXCLUDED.latest_timestamp,
-            latest_value = EXCLUDED.latest_value,
+        SET device_id = EXCLUDED.device_id,
+            latest_timestamp = COALESCE(EXCLUDED.latest_timestamp, s.latest_timestamp),
+            latest_value = CASE WHEN EXCLUDED.state IS NULL THEN s.latest_value ELSE EXCLUDED.latest_value END,
             last_received_at = GREATEST(s.last_received_at, EXCLUDED.last_received_at),
-            is_checkpoint = EXCLUDED.is_checkpoint, state = EXCLUDED.state,
+            is_checkpoint = CASE WHEN EXCLUDED.state IS NULL THEN s.is_checkpoint ELSE EXCLUDED.is_checkpoint END,
+            state = COALESCE(EXCLUDED.state, s.state),
             detector_state = COALESCE(EXCLUDED.detector_state, s.detector_state),
             flushed_at = pg_catalog.clock_timestamp()
-      WHERE s.latest_timestamp IS NULL OR EXCLUDED.latest_timestamp OPERATOR(pg_catalog.>=) s.latest_timestamp");
+      WHERE EXCLUDED.state IS NULL OR s.latest_timestamp IS NULL
+         OR EXCLUDED.latest_timestamp OPERATOR(pg_catalog.>=) s.latest_timestamp");
 
 statement!(
     /// In key order, and never backwards.
@@ -118,9 +122,9 @@ pub struct Written {
     pub device_id: Uuid,
     /// Whether every reading up to the newest is in its window.
     pub is_checkpoint: bool,
-    /// The state.
-    pub state: SensorState,
-    /// The state of its detector; `None` leaves the one that is there, which need not be of the same moment.
+    /// The state; `None` leaves the one that is there.
+    pub state: Option<SensorState>,
+    /// The state of its detector, which need not be of the same moment; `None` leaves the one that is there.
     pub detector: Option<Vec<u8>>,
 }
 
@@ -131,25 +135,26 @@ pub const NO_DETECTOR: Vec<u8> = Vec::new();
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn store(session: &mut Session<'_>, written: &[Written]) -> IotResult<()> {
+pub fn store(session: &mut Session<'_>, written: Vec<Written>) -> IotResult<()> {
     let at = |micros: i64| (micros != NEVER).then(|| clock::to_pg(Timestamp(micros)));
+    let states = || written.iter().map(|written| written.state.as_ref());
     let received: Vec<Option<TimestampWithTimeZone>> =
-        written.iter().map(|written| at(written.state.last_received)).collect();
+        states().map(|state| state.and_then(|state| at(state.last_received))).collect();
     let device_ids: Vec<Uuid> = written.iter().map(|written| written.device_id).collect();
-    let newest = |written: &Written| written.state.window.high_water().map(clock::to_pg);
-    let value = |written: &Written| Some(written.state.latest_value).filter(|value| !value.is_nan());
+    let newest = |state: &SensorState| state.window.high_water().map(clock::to_pg);
+    let value = |state: &SensorState| Some(state.latest_value).filter(|value| !value.is_nan());
     let _owner = as_owner();
     session.execute(
         &STORE,
         &[
             written.iter().map(|written| written.sensor_id).collect::<Vec<Uuid>>().into(),
             device_ids.clone().into(),
-            written.iter().map(newest).collect::<Vec<_>>().into(),
-            written.iter().map(value).collect::<Vec<_>>().into(),
+            states().map(|state| state.and_then(newest)).collect::<Vec<_>>().into(),
+            states().map(|state| state.and_then(value)).collect::<Vec<_>>().into(),
             received.clone().into(),
             written.iter().map(|written| written.is_checkpoint).collect::<Vec<bool>>().into(),
-            written.iter().map(|written| written.state.encode()).collect::<Vec<Vec<u8>>>().into(),
-            written.iter().map(|written| written.detector.clone()).collect::<Vec<_>>().into(),
+            states().map(|state| state.map(SensorState::encode)).collect::<Vec<Option<Vec<u8>>>>().into(),
+            written.into_iter().map(|written| written.detector).collect::<Vec<Option<Vec<u8>>>>().into(),
         ],
     )?;
     session.execute(&SEEN, &[device_ids.into(), received.into()])?;
@@ -229,12 +234,15 @@ pub fn spoil_all(session: &mut Session<'_>) -> IotResult<()> {
 }
 
 statement!(
-    /// In key order.
+    /// In key order. An INSERT, so that sessions meet at the rows that are not there yet, too; it changes none.
     LOCK: (UUIDARRAYOID)
-    "SELECT FROM iot.sensor_state s WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1)
-      ORDER BY s.sensor_id FOR NO KEY UPDATE");
+    "INSERT INTO iot.sensor_state AS s (sensor_id, device_id)
+     SELECT r.sensor_id, r.device_id FROM iot.sensors r
+      WHERE r.sensor_id OPERATOR(pg_catalog.=) ANY ($1)
+      ORDER BY r.sensor_id
+     ON CONFLICT (sensor_id) DO UPDATE SET device_id = s.device_id WHERE false");
 
-/// Makes sessions that keep the detectors of the same sensors in the table follow each other, until they end.
+/// Makes sessions that are about to write the states of the same sensors follow each other, until they end.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
@@ -261,31 +269,4 @@ pub fn load_detectors(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotRe
         Ok(())
     })?;
     Ok(found)
-}
-
-statement!(
-    /// In key order.
-    STORE_DETECTORS: (UUIDARRAYOID, UUIDARRAYOID, BYTEAARRAYOID)
-    "INSERT INTO iot.sensor_state (sensor_id, device_id, detector_state)
-     SELECT o.sensor_id, o.device_id, o.state
-       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))
-         AS o (sensor_id, device_id, state)
-      WHERE EXISTS (SELECT FROM iot.sensors r WHERE r.sensor_id OPERATOR(pg_catalog.=) o.sensor_id)
-      ORDER BY o.sensor_id
-     ON CONFLICT (sensor_id) DO UPDATE SET detector_state = EXCLUDED.detector_state");
-
-/// Writes detector states down, without those of their sensors: sensor, device, bytes.
-///
-/// # Errors
-/// Only what PostgreSQL raises.
-pub fn store_detectors(session: &mut Session<'_>, states: Vec<(Uuid, Uuid, Vec<u8>)>) -> IotResult<()> {
-    let mut columns = (Vec::new(), Vec::new(), Vec::new());
-    for (sensor_id, device_id, bytes) in states {
-        columns.0.push(sensor_id);
-        columns.1.push(device_id);
-        columns.2.push(bytes);
-    }
-    let _owner = as_owner();
-    session.execute(&STORE_DETECTORS, &[columns.0.into(), columns.1.into(), columns.2.into()])?;
-    Ok(())
 }

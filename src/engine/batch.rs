@@ -20,7 +20,7 @@ use super::recall;
 use super::rejection::Rejection;
 use super::store;
 use crate::alert::DatabaseZone;
-use crate::catalog::sensor_state::{self, Written};
+use crate::catalog::sensor_state;
 use crate::error::{IotError, IotResult};
 use crate::partition;
 use crate::pg::memory::in_scratch;
@@ -124,9 +124,11 @@ fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     partition::ensure_for(c"sensor_data", batch.open_times())?;
     store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged, intake.duplicates)?;
     // After the rows, as plain SQL does it: the two wait for each other in one order.
-    let private = overlay::private_states(batch.profiles());
-    overlay::spoil_checkpoints(incomplete, &private.iter().map(|state| state.sensor_id).collect::<Vec<_>>())?;
-    batch.keep_memory(&private)?;
+    let written = overlay::states_for_table(batch.profiles());
+    overlay::spoil_checkpoints(incomplete, &written.iter().map(|state| state.sensor_id).collect::<Vec<_>>())?;
+    if !written.is_empty() {
+        with_session(|session| sensor_state::store(session, written))?;
+    }
     if let Some(processing) = processing {
         processing.run(offered, &batch.outcome.judged)?;
     }
@@ -289,20 +291,6 @@ impl Batch<'_> {
 
     fn profiles(&self) -> impl Iterator<Item = &Profile> {
         self.groups.iter().filter_map(|group| group.profile.as_deref())
-    }
-
-    /// Writes down what shared memory does not hold.
-    fn keep_memory(&self, private: &[Written]) -> IotResult<()> {
-        let detectors = overlay::detectors_for_table(self.profiles());
-        if private.is_empty() && detectors.is_empty() {
-            return Ok(());
-        }
-        with_session(|session| {
-            if !private.is_empty() {
-                sensor_state::store(session, private)?;
-            }
-            if detectors.is_empty() { Ok(()) } else { sensor_state::store_detectors(session, detectors) }
-        })
     }
 
     /// Scores what will be stored and evaluates the rules. Returns what matched, and the sensors with late readings.

@@ -206,32 +206,23 @@ pub fn with_state<T>(sensor_id: Uuid, work: impl FnOnce(&mut Kept, Option<&mut L
     })
 }
 
-/// The states that only this session has, of those of `profiles` that the transaction changed.
-pub fn private_states<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Written> {
+/// The states that shared memory does not hold, of those of `profiles` that the transaction changed.
+pub fn states_for_table<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Written> {
     TRANSACTION.with_borrow(|transaction| {
         profiles
             .filter_map(|profile| {
                 let local = transaction.sensors.get(profile.sensor_id.as_bytes())?;
                 let kept = local.kept.as_ref()?;
-                (kept.private && !kept.change.is_empty()).then_some(Written {
+                let state = (kept.private && !kept.change.is_empty()).then_some(*kept.state);
+                let has_none = state.is_some() && local.detector.keeping() == Keeping::Nowhere;
+                let detector = if has_none { Some(NO_DETECTOR) } else { local.detector.for_table() };
+                (state.is_some() || detector.is_some()).then_some(Written {
                     sensor_id: profile.sensor_id,
                     device_id: profile.device_id,
                     is_checkpoint: false,
-                    state: *kept.state,
-                    detector: (local.detector.keeping() == Keeping::Nowhere).then_some(NO_DETECTOR),
+                    state,
+                    detector,
                 })
-            })
-            .collect()
-    })
-}
-
-/// The states of detectors that are kept in the table and changed, of `profiles`: sensor, device, bytes.
-pub fn detectors_for_table<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<(Uuid, Uuid, Vec<u8>)> {
-    TRANSACTION.with_borrow(|transaction| {
-        profiles
-            .filter_map(|profile| {
-                let local = transaction.sensors.get(profile.sensor_id.as_bytes())?;
-                Some((profile.sensor_id, profile.device_id, local.detector.for_table()?))
             })
             .collect()
     })
