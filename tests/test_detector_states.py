@@ -404,6 +404,24 @@ def test_a_detector_that_is_changed_begins_with_what_is_stored(anywhere):
         learned += batch
 
 
+@pytest.mark.parametrize("other", ["robust", "zscore"])
+def test_another_detector_for_one_reading_makes_it_begin_anew(silent, other):
+    """Although what it had learned before is still written down."""
+    (sensor,) = add_sensors(silent, ["adaptive"])
+    spoiled = [Reading(sensor, reading.at, reading.value * 1e6) for reading in readings(sensor, 0, 60)]
+    by_arrays(silent.connection, spoiled)
+    silent.execute("SELECT iot.flush_state()")
+    silent.execute("UPDATE iot.sensor_data SET measurement_value = measurement_value / 1e6")
+    stored = silent.rows("SELECT measurement_timestamp, measurement_value FROM iot.sensor_data ORDER BY 1")
+    one = readings(sensor, 60, 1)
+    silent.execute("UPDATE iot.sensors SET detector = %s", (other,))
+    by_arrays(silent.connection, one)
+    silent.execute("UPDATE iot.sensors SET detector = 'adaptive'")
+    probe = readings(sensor, 61, 1)[0]
+    learned = [Reading(sensor, at, value) for at, value in stored] + one
+    assert score(silent, probe) == pytest.approx(series_score(silent, "adaptive", learned, probe), rel=1e-9)
+
+
 def test_a_sensor_with_zscore_has_no_detector_state(silent):
     (sensor,) = add_sensors(silent, ["adaptive"])
     by_arrays(silent.connection, readings(sensor, 0, 40))

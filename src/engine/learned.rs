@@ -92,19 +92,25 @@ impl Detector {
             *self = Self { keeping: Keeping::Nowhere, learned: None };
             return None;
         };
-        let with_slab = handle.and_then(|handle| sensors::attach_slab(handle, room).then_some(handle));
-        let Some(handle) = with_slab else {
-            *self = Self { keeping: Keeping::Table, learned: None };
-            return Some(Basis::Written);
-        };
-        self.keeping = Keeping::Shared;
-        let fits = |state: &DetectorState| state.kind() == kind && state.newest().is_finite();
-        let mine = self.learned.take().filter(|mine| mine.state.kind() == kind);
-        let mut theirs = copy.decode().filter(fits);
-        if mine.is_none() && theirs.is_none() && copy.is_empty() {
+        let mut handle = handle;
+        if self.learned.is_none()
+            && copy.is_empty()
+            && let Some(handle) = handle.as_deref_mut()
+        {
             sensors::copy_detector(handle, copy);
-            theirs = copy.decode().filter(fits);
         }
+        let is_other = |state: &DetectorState| state.kind() != kind;
+        let theirs = copy.decode();
+        let is_mine_other = self.learned.as_ref().is_some_and(|mine| is_other(&mine.state));
+        let begins_anew = copy.was_unwanted || is_mine_other || theirs.as_ref().is_some_and(is_other);
+        let unknown = || Some(if begins_anew { Basis::Stored } else { Basis::Written });
+        if !handle.is_some_and(|handle| sensors::attach_slab(handle, room)) {
+            *self = Self { keeping: Keeping::Table, learned: None };
+            return unknown();
+        }
+        self.keeping = Keeping::Shared;
+        let mine = self.learned.take().filter(|mine| !is_other(&mine.state));
+        let theirs = theirs.filter(|state| !is_other(state) && state.newest().is_finite());
         self.learned = match (mine, theirs) {
             (Some(mine), Some(theirs)) if mine.changed && mine.state.newest() > theirs.newest() => {
                 sensors::count_overruled();
@@ -127,7 +133,7 @@ impl Detector {
             Some(learned) if learned.state.newest().is_finite() => {
                 Some(Basis::Known(Rc::clone(&learned.state)))
             }
-            _ => Some(Basis::Written),
+            _ => unknown(),
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Wanted {
 
 /// What the state of a detector is found from; the readings since are added.
 pub enum Basis {
+    /// The last stored readings: what was written down is of another detector, or was given up.
+    Stored,
     /// What was written down.
     Written,
     /// This one, which may have missed readings.
@@ -103,7 +105,7 @@ pub fn rebuild(session: &mut Session<'_>, wanted: &[Wanted]) -> IotResult<Rebuil
             }
         }
     }
-    let (mut detectors, unknown) = detectors(session, wanted)?;
+    let (mut detectors, new) = detectors(session, wanted)?;
     let without: Vec<Uuid> = all.into_iter().filter(|id| !states.contains_key(id.as_bytes())).collect();
     // Readings since what was written down: those of a checkpoint are counted, of the others only their order matters.
     let written = states.iter().chain(&older);
@@ -157,17 +159,17 @@ pub fn rebuild(session: &mut Session<'_>, wanted: &[Wanted]) -> IotResult<Rebuil
             states.insert(key, state);
         }
     }
-    warm_up(&unknown, &mut detectors)?;
+    warm_up(&new, &mut detectors)?;
     Ok(Rebuilt { states, detectors })
 }
 
-/// The detectors that are known or were written down, and the profiles of the others.
+/// The detectors that are known or were written down, and the profiles of those that begin anew.
 fn detectors<'a>(
     session: &mut Session<'_>,
     wanted: &'a [Wanted],
 ) -> IotResult<(KeyMap<Found>, Vec<&'a Profile>)> {
     let mut detectors: KeyMap<Found> = KeyMap::default();
-    let mut unknown = Vec::new();
+    let (mut unknown, mut new) = (Vec::new(), Vec::new());
     for wanted in wanted {
         match &wanted.detector {
             None => (),
@@ -175,10 +177,11 @@ fn detectors<'a>(
                 detectors.insert(*wanted.profile.sensor_id.as_bytes(), Found::new(Rc::clone(state), false));
             }
             Some(Basis::Written) => unknown.push(&*wanted.profile),
+            Some(Basis::Stored) => new.push(&*wanted.profile),
         }
     }
     if unknown.is_empty() {
-        return Ok((detectors, unknown));
+        return Ok((detectors, new));
     }
     let sensor_ids = unknown.iter().map(|profile| profile.sensor_id).collect();
     let mut written: KeyMap<DetectorState> = KeyMap::default();
@@ -193,12 +196,13 @@ fn detectors<'a>(
         let found = written.remove(&key).filter(|state| state.kind() == profile.detector);
         found.map(|state| detectors.insert(key, Found::new(Rc::new(state), true))).is_none()
     });
-    Ok((detectors, unknown))
+    new.extend(unknown);
+    Ok((detectors, new))
 }
 
 /// Detectors that are new to their sensors begin with the last stored readings.
-fn warm_up(unknown: &[&Profile], detectors: &mut KeyMap<Found>) -> IotResult<()> {
-    for profiles in unknown.chunks(WARMED_UP_AT_ONCE) {
+fn warm_up(new: &[&Profile], detectors: &mut KeyMap<Found>) -> IotResult<()> {
+    for profiles in new.chunks(WARMED_UP_AT_ONCE) {
         let mut readings: KeyMap<Vec<(Timestamp, f64)>> = KeyMap::default();
         let sensor_ids: Vec<Uuid> = profiles.iter().map(|profile| profile.sensor_id).collect();
         // A session of its own: what it has read is freed with it.

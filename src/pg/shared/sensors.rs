@@ -79,6 +79,8 @@ pub struct DetectorCopy {
     bytes: Vec<u8>,
     /// It has seen every reading that the sensor's state has.
     pub is_current: bool,
+    /// The sensor had no such detector when a reading came last.
+    pub was_unwanted: bool,
 }
 
 impl DetectorCopy {
@@ -87,10 +89,12 @@ impl DetectorCopy {
         self.bytes.clear();
         self.bytes.reserve(DetectorState::LARGEST_ENCODED_LEN);
         self.is_current = false;
+        self.was_unwanted = false;
     }
 
     fn take(&mut self, detector: &Attached) {
         detector.use_slab();
+        self.was_unwanted = detector.unwanted;
         self.is_current = detector.copy_to(&mut self.bytes) && detector.current;
     }
 
