@@ -30,6 +30,9 @@ static MAX_TRACKED_SENSORS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 /// A second: long enough to pass between two statements, short enough not to be noticed by those who wait behind.
 static MAINTENANCE_LOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 
+/// 9 MB of shared memory: most sensors do with the statistics of a day.
+static MAX_TRACKED_DETECTORS: GucSetting<i32> = GucSetting::<i32>::new(2_000);
+
 /// Off, because one bad reading should not cost a gateway its whole batch.
 static STRICT: GucSetting<bool> = GucSetting::<bool>::new(false);
 
@@ -106,6 +109,16 @@ pub fn define() {
             GucFlags::default(),
         );
         GucRegistry::define_int_guc(
+            c"iot_ext.max_tracked_detectors",
+            c"How many tracked sensors of all databases have the state of a detector other than zscore in shared memory.",
+            c"About 4.4 kB each. Beyond it the state is read from iot.sensor_state and written there with each batch. 0 keeps none.",
+            &MAX_TRACKED_DETECTORS,
+            0,
+            1_000_000,
+            GucContext::Postmaster,
+            GucFlags::default(),
+        );
+        GucRegistry::define_int_guc(
             c"iot_ext.max_tracked_sensors",
             c"How many sensors of all databases have their statistics in shared memory.",
             c"About 1.2 kB each. Sensors beyond it are scored from their stored readings, which is slower. 0 tracks none.",
@@ -165,6 +178,11 @@ pub fn maintenance_lock_timeout() -> Duration {
 /// Sensors whose state has room in shared memory.
 pub fn max_tracked_sensors() -> usize {
     usize::try_from(MAX_TRACKED_SENSORS.get()).unwrap_or(0)
+}
+
+/// Detectors whose state has room in shared memory.
+pub fn max_tracked_detectors() -> usize {
+    usize::try_from(MAX_TRACKED_DETECTORS.get()).unwrap_or(0)
 }
 
 /// Whether a batch fails with its first unacceptable reading.

@@ -44,7 +44,12 @@ extension_sql_file!("../sql/schema/54_state.sql", name = "state", requires = ["d
 extension_sql_file!("../sql/schema/55_recalibration.sql", name = "recalibration", requires = ["state"]);
 extension_sql_file!("../sql/schema/56_roads.sql", name = "roads", requires = ["recalibration"]);
 extension_sql_file!("../sql/schema/57_load_state.sql", name = "load_state", requires = ["roads"]);
-extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["load_state"]);
+extension_sql_file!(
+    "../sql/schema/58_tracked_detectors.sql",
+    name = "tracked_detectors",
+    requires = ["load_state"]
+);
+extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["tracked_detectors"]);
 extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires = ["command"]);
 extension_sql_file!("../sql/schema/80_job.sql", name = "job", requires = ["readings"]);
 extension_sql_file!("../sql/schema/81_job_functions.sql", name = "job_functions", requires = ["job"]);

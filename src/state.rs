@@ -5,18 +5,23 @@ use iot_core::time::Timestamp;
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 use pgrx::pg_extern;
 
-use crate::catalog::sensor_state::{self, Written};
+use crate::catalog::sensor_state::{self, NO_DETECTOR, Written};
 use crate::engine::overlay;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::security;
+use crate::pg::shared::flush::{self, Flushing, Unflushed};
 use crate::pg::shared::sensors::{self, SensorKey};
+use crate::pg::shared::slabs;
 use crate::pg::statement::with_session;
 use crate::pg::transaction;
 
 /// States written by one statement: bounded memory, however many there are.
 const CHUNK: usize = 10_000;
+
+/// States of detectors, which are larger: 17 MB.
+const DETECTOR_CHUNK: usize = 4_000;
 
 #[pg_extern(sql = false)]
 fn flush_state() -> i64 {
@@ -34,32 +39,15 @@ pub fn flush() -> IotResult<i64> {
     }
     let mut flushed = 0;
     // Sensors that change meanwhile are for the next time, or this would never end.
-    let rounds = sensors::occupancy().tracked.div_ceil(CHUNK as u64) + 1;
+    let chunks = |count: u64, chunk: usize| count.div_ceil(chunk as u64) + 1;
+    let rounds =
+        chunks(sensors::occupancy().tracked, CHUNK) + chunks(slabs::slab_occupancy().in_use, DETECTOR_CHUNK);
     for _ in 0..rounds {
-        let taken = sensors::take_unflushed(CHUNK);
-        overlay::note_flushed(taken.iter().map(|taken| SensorKey::here(taken.sensor_id)));
-        let written: Vec<Written> = taken
-            .iter()
-            .map(|taken| Written {
-                sensor_id: Uuid::from_bytes(taken.sensor_id),
-                device_id: Uuid::from_bytes(taken.device_id),
-                is_checkpoint: taken.is_checkpoint,
-                state: taken.state,
-            })
-            .collect();
-        if !written.is_empty() {
-            with_session(|session| {
-                sensor_state::store(session, &written)?;
-                let spoiled: Vec<Uuid> = taken
-                    .iter()
-                    .filter(|taken| taken.is_checkpoint && sensors::was_spoiled(taken))
-                    .map(|taken| Uuid::from_bytes(taken.sensor_id))
-                    .collect();
-                if spoiled.is_empty() { Ok(()) } else { sensor_state::spoil(session, spoiled) }
-            })?;
-        }
-        flushed += written.len() as i64;
-        if written.len() < CHUNK {
+        let flushing = flush::take_unflushed(CHUNK, DETECTOR_CHUNK);
+        overlay::note_flushed(flushing.taken.iter().map(|taken| SensorKey::here(taken.sensor_id)));
+        write(&flushing)?;
+        flushed += flushing.taken.len() as i64;
+        if !flushing.has_more {
             break;
         }
     }
@@ -78,6 +66,30 @@ fn load_state(maximum: i32) -> i64 {
 }
 
 pub use crate::engine::recall::recall as load;
+
+fn write(flushing: &Flushing) -> IotResult<()> {
+    if flushing.taken.is_empty() {
+        return Ok(());
+    }
+    let written = |taken: &Unflushed| {
+        let detector = taken.detector.clone().map(|place| flushing.detectors[place].to_vec());
+        Written {
+            sensor_id: Uuid::from_bytes(taken.sensor_id),
+            device_id: Uuid::from_bytes(taken.device_id),
+            is_checkpoint: taken.is_checkpoint,
+            state: taken.state,
+            detector: if taken.has_no_detector { Some(NO_DETECTOR) } else { detector },
+        }
+    };
+    with_session(|session| {
+        sensor_state::store(session, flushing.taken.iter().map(written).collect())?;
+        let was_spoiled = |taken: &&Unflushed| taken.is_checkpoint && flush::was_spoiled(taken);
+        let spoiled: Vec<Uuid> = (flushing.taken.iter().filter(was_spoiled))
+            .map(|taken| Uuid::from_bytes(taken.sensor_id))
+            .collect();
+        if spoiled.is_empty() { Ok(()) } else { sensor_state::spoil(session, spoiled) }
+    })
+}
 
 /// The state of a sensor in memory, for those who may read its readings.
 fn state_of(sensor_id: Uuid) -> Option<Box<SensorState>> {

@@ -8,6 +8,7 @@ use pgrx::{name, pg_extern};
 use crate::pg::clock;
 use crate::pg::shared::counters::{self, Counter};
 use crate::pg::shared::sensors::{self, Occupancy};
+use crate::pg::shared::slabs::{self, SlabOccupancy};
 
 /// Names of the counters, in the order of [`Counter`].
 const NAMES: [&str; counters::COUNTERS] = [
@@ -54,6 +55,11 @@ fn iot_stat_reset() {
     counters::reset(clock::now().0);
 }
 
+/// A count as SQL has it.
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 #[pg_extern(sql = false)]
 fn tracked_sensors_occupancy() -> TableIterator<
     'static,
@@ -69,7 +75,6 @@ fn tracked_sensors_occupancy() -> TableIterator<
 > {
     let Occupancy { capacity, tracked, evicted, refused, rebuilt, merged, entry_bytes } =
         if sensors::is_available() { sensors::occupancy() } else { Occupancy::default() };
-    let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     TableIterator::once((
         signed(capacity),
         signed(tracked),
@@ -78,6 +83,30 @@ fn tracked_sensors_occupancy() -> TableIterator<
         signed(rebuilt),
         signed(merged),
         signed(entry_bytes),
+    ))
+}
+
+#[pg_extern(sql = false)]
+fn tracked_detectors_occupancy() -> TableIterator<
+    'static,
+    (
+        name!(detector_capacity, i64),
+        name!(detectors, i64),
+        name!(detectors_evicted, i64),
+        name!(detectors_refused, i64),
+        name!(detectors_overruled, i64),
+        name!(detector_bytes, i64),
+    ),
+> {
+    let SlabOccupancy { capacity, in_use, evicted, refused, overruled, slab_bytes } =
+        if sensors::is_available() { slabs::slab_occupancy() } else { SlabOccupancy::default() };
+    TableIterator::once((
+        signed(capacity),
+        signed(in_use),
+        signed(evicted),
+        signed(refused),
+        signed(overruled),
+        signed(slab_bytes),
     ))
 }
 

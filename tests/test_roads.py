@@ -11,6 +11,7 @@ from cluster import Cluster, Database
 from roads import BATCH_ROADS, ROADS, Reading, Totals, by_single_calls, in_threads
 
 SENSORS = 20
+DETECTORS = ["zscore", "robust", "ewma", "seasonal", "adaptive"]
 STORED = """
     SELECT sensor_id, measurement_timestamp, device_id, sensor_type, measurement_unit, measurement_value, raw_value,
            data_quality, quality_flags, is_anomaly, is_onset, measurement_metadata, anomaly_score
@@ -23,15 +24,24 @@ ALERTS = """
 
 @pytest.fixture(scope="module")
 def crowded_cluster():
-    """There is room for a few sensors only."""
-    with Cluster(settings={"iot_ext.max_tracked_sensors": 5}) as running:
+    """There is room for a few sensors only, and for fewer detectors; some are written down before they are evicted."""
+    settings = {"iot_ext.max_tracked_sensors": 5, "iot_ext.max_tracked_detectors": 3, "iot_ext.flush_interval": "1s"}
+    with Cluster(settings=settings) as running:
         yield running
 
 
-@pytest.fixture(params=["preloaded", "not preloaded", "crowded"])
+@pytest.fixture(scope="module")
+def few_slabs_cluster():
+    """There is room for each sensor, but not for its detector."""
+    with Cluster(settings={"iot_ext.max_tracked_detectors": 4, "iot_ext.flush_interval": "1s"}) as running:
+        yield running
+
+
+@pytest.fixture(params=["preloaded", "not preloaded", "crowded", "few slabs"])
 def two_databases(request):
     """Two databases of one kind of server."""
-    name = {"preloaded": "cluster", "not preloaded": "unloaded_cluster", "crowded": "crowded_cluster"}[request.param]
+    name = {"preloaded": "cluster", "not preloaded": "unloaded_cluster", "crowded": "crowded_cluster",
+            "few slabs": "few_slabs_cluster"}[request.param]
     running = request.getfixturevalue(name)
     databases = [Database(running), Database(running)]
     try:
@@ -44,6 +54,11 @@ def two_databases(request):
             database.drop()
 
 
+def detector_of(number):
+    """Four sensors have each."""
+    return DETECTORS[number // 4]
+
+
 def register(database, sensors):
     """The same registry in each database: sensors of all kinds, and rules over them."""
     for number, sensor in enumerate(sensors):
@@ -53,10 +68,11 @@ def register(database, sensors):
             "INSERT INTO iot.devices (device_id, device_serial_number) VALUES (%s, %s)", (device, f"D-{number}"))
         database.execute(
             "INSERT INTO iot.sensors (sensor_id, device_id, sensor_name, sensor_type, unit_of_measure, sensor_status,"
-            " calibration_data, physical_minimum, physical_maximum) VALUES (%s, %s, 'probe', %s, 'degC', %s, %s, %s, %s)",
+            " calibration_data, physical_minimum, physical_maximum, detector)"
+            " VALUES (%s, %s, 'probe', %s, 'degC', %s, %s, %s, %s, %s)",
             (sensor, device, kind, "inactive" if number == 7 else "active",
              '{"multiplier": 1.5, "offset": -2}' if number % 5 == 1 else "{}",
-             -50 if number % 3 else None, 60 if number % 3 else None))
+             -50 if number % 3 else None, 60 if number % 3 else None, detector_of(number)))
     for name, kind, conditions in (
             ("hot", "temperature", '{"threshold_high": 24}'), ("low", "pressure", '{"threshold_low": 15}'),
             ("marked", "pressure", '{"metadata_check": {"mark": 1}}')):
@@ -69,7 +85,8 @@ def stream_of(chance, sensor, number, now):
     """Readings of one sensor in the order in which its gateway sends them."""
     at = now - timedelta(days=20, seconds=chance.randrange(86_400))
     sent = []
-    for _ in range(chance.randint(20, 70)):
+    # The others learn from 30 readings before they score any.
+    for _ in range(chance.randint(20, 70) if number < 4 else chance.randint(60, 110)):
         at += timedelta(seconds=chance.expovariate(1 / 1800), microseconds=chance.randrange(1000))
         if chance.random() < 0.05:
             at += timedelta(hours=chance.choice([5, 24, 30]))
@@ -177,6 +194,8 @@ def test_batches_are_worth_single_calls(two_databases, seed):
     assert totals == expected
     assert expected.rejected > 40 and expected.duplicates > 40, "the stream is to have something of everything"
     stored = batched.rows(STORED)
+    detectors = {sensor: detector_of(number) for number, sensor in enumerate(sensors)}
+    assert {detectors[row[0]] for row in stored if row[-1] > 1} == set(DETECTORS), "all of them have something to say"
     assert_same_rows(stored, single.rows(STORED))
     assert len(stored) == totals.stored
     assert batched.rows(ALERTS) == single.rows(ALERTS) != []

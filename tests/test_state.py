@@ -276,13 +276,16 @@ AFTER_THE_CHECKPOINT = {
 }
 
 
-@pytest.mark.parametrize("how", ["fast", "immediate", "kill -9"])
-def test_the_first_score_after_a_restart_is_what_it_would_have_been(silent_cluster, how):
+@pytest.mark.parametrize("how, detector", [
+    ("fast", "zscore"), ("immediate", "zscore"), ("kill -9", "zscore"),
+    ("fast", "robust"), ("immediate", "ewma"), ("kill -9", "adaptive")])
+def test_the_first_score_after_a_restart_is_what_it_would_have_been(silent_cluster, how, detector):
     databases = {}
     try:
         for name, change in AFTER_THE_CHECKPOINT.items():
             database = databases[name] = new_database(silent_cluster)
             _, sensor = add_sensor(database)
+            database.execute("UPDATE iot.sensors SET detector = %s", (detector,))
             fill(database, sensor)
             assert database.value("SELECT iot.flush_state()") == 1
             change(database, sensor)

@@ -172,32 +172,36 @@ pub fn visit_tails(
 }
 
 statement!(
-    /// The newest ones, oldest first.
-    LAST: (UUIDOID, INT8OID, INT4OID)
-    "SELECT l.measurement_timestamp, l.measurement_value
-       FROM (SELECT r.measurement_timestamp, r.measurement_value FROM iot.sensor_data r
-              WHERE r.sensor_id OPERATOR(pg_catalog.=) $1
-                AND (r.quality_flags OPERATOR(pg_catalog.&) $3) OPERATOR(pg_catalog.=) 0
-                AND r.measurement_value IS NOT NULL
-              ORDER BY r.measurement_timestamp DESC LIMIT $2) AS l
-      ORDER BY l.measurement_timestamp");
+    /// The newest ones of each sensor, in order of arrival. Whoever wrote rows by hand may have made keys of his own, so the
+    /// clock comes first.
+    LAST: (UUIDARRAYOID, INT8OID, INT4OID)
+    "SELECT o.sensor_id, l.measurement_timestamp, l.measurement_value
+       FROM pg_catalog.unnest($1) AS o (sensor_id)
+      CROSS JOIN LATERAL (
+            SELECT t.* FROM (
+                SELECT r.measurement_timestamp, r.measurement_value, r.received_at, r.data_id
+                  FROM iot.sensor_data r
+                 WHERE r.sensor_id OPERATOR(pg_catalog.=) o.sensor_id
+                   AND (r.quality_flags OPERATOR(pg_catalog.&) $3) OPERATOR(pg_catalog.=) 0
+                   AND r.measurement_value IS NOT NULL
+                 ORDER BY r.measurement_timestamp DESC LIMIT $2) AS t
+             ORDER BY t.received_at, t.data_id) AS l");
 
-/// Calls `visit` for the last `count` numeric readings of a sensor, oldest first.
+/// The last `count` numeric readings of each sensor, in order of arrival, are given to `visit`.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn visit_last(
     session: &mut Session<'_>,
-    sensor_id: Uuid,
+    sensor_ids: &[Uuid],
     count: i64,
-    mut visit: impl FnMut(Timestamp, f64),
+    mut visit: impl FnMut(Uuid, Timestamp, f64),
 ) -> IotResult<()> {
-    session.execute(&LAST, &[sensor_id.into(), count.into(), QualityFlags::FUTURE.0.into()])?.for_each(
-        |row| {
-            visit(clock::from_pg(row.get(1)?), row.get(2)?);
-            Ok(())
-        },
-    )
+    let arguments = [sensor_ids.to_vec().into(), count.into(), QualityFlags::FUTURE.0.into()];
+    session.execute(&LAST, &arguments)?.for_each(|row| {
+        visit(row.get(1)?, clock::from_pg(row.get(2)?), row.get(3)?);
+        Ok(())
+    })
 }
 
 statement!(

@@ -71,27 +71,34 @@ pub fn written(session: &mut Session<'_>) -> IotResult<Vec<Uuid>> {
 }
 
 statement!(
-    /// In key order, so that two sessions with the same sensors do not deadlock. The newest reading decides.
+    /// In key order, so that two sessions with the same sensors do not deadlock. The newest reading decides. NULL leaves what
+    /// is there.
     STORE: (
         UUIDARRAYOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID, FLOAT8ARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID,
-        BYTEAARRAYOID,
+        BYTEAARRAYOID, BYTEAARRAYOID,
     )
     "INSERT INTO iot.sensor_state AS s (
-         sensor_id, device_id, latest_timestamp, latest_value, last_received_at, is_checkpoint, state)
-     SELECT o.sensor_id, o.device_id, o.latest_timestamp, o.latest_value, o.last_received_at, o.is_checkpoint, o.state
+         sensor_id, device_id, latest_timestamp, latest_value, last_received_at, is_checkpoint, state, detector_state)
+     SELECT o.sensor_id, o.device_id, o.latest_timestamp, o.latest_value, o.last_received_at, o.is_checkpoint, o.state,
+            o.detector_state
        FROM ROWS FROM (
             pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
-            pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7))
-         AS o (sensor_id, device_id, latest_timestamp, latest_value, last_received_at, is_checkpoint, state)
+            pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8))
+         AS o (sensor_id, device_id, latest_timestamp, latest_value, last_received_at, is_checkpoint, state,
+               detector_state)
       WHERE EXISTS (SELECT FROM iot.sensors r WHERE r.sensor_id OPERATOR(pg_catalog.=) o.sensor_id)
       ORDER BY o.sensor_id
      ON CONFLICT (sensor_id) DO UPDATE
-        SET device_id = EXCLUDED.device_id, latest_timestamp = EXCLUDED.latest_timestamp,
-            latest_value = EXCLUDED.latest_value,
+        SET device_id = EXCLUDED.device_id,
+            latest_timestamp = COALESCE(EXCLUDED.latest_timestamp, s.latest_timestamp),
+            latest_value = CASE WHEN EXCLUDED.state IS NULL THEN s.latest_value ELSE EXCLUDED.latest_value END,
             last_received_at = GREATEST(s.last_received_at, EXCLUDED.last_received_at),
-            is_checkpoint = EXCLUDED.is_checkpoint, state = EXCLUDED.state,
+            is_checkpoint = CASE WHEN EXCLUDED.state IS NULL THEN s.is_checkpoint ELSE EXCLUDED.is_checkpoint END,
+            state = COALESCE(EXCLUDED.state, s.state),
+            detector_state = COALESCE(EXCLUDED.detector_state, s.detector_state),
             flushed_at = pg_catalog.clock_timestamp()
-      WHERE s.latest_timestamp IS NULL OR EXCLUDED.latest_timestamp OPERATOR(pg_catalog.>=) s.latest_timestamp");
+      WHERE EXCLUDED.state IS NULL OR s.latest_timestamp IS NULL
+         OR EXCLUDED.latest_timestamp OPERATOR(pg_catalog.>=) s.latest_timestamp");
 
 statement!(
     /// In key order, and never backwards.
@@ -115,32 +122,39 @@ pub struct Written {
     pub device_id: Uuid,
     /// Whether every reading up to the newest is in its window.
     pub is_checkpoint: bool,
-    /// The state.
-    pub state: SensorState,
+    /// The state; `None` leaves the one that is there.
+    pub state: Option<SensorState>,
+    /// The state of its detector, which need not be of the same moment; `None` leaves the one that is there.
+    pub detector: Option<Vec<u8>>,
 }
+
+/// In place of the state of a detector: the sensor has none.
+pub const NO_DETECTOR: Vec<u8> = Vec::new();
 
 /// Writes states down, and when their devices were last heard of.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn store(session: &mut Session<'_>, written: &[Written]) -> IotResult<()> {
+pub fn store(session: &mut Session<'_>, written: Vec<Written>) -> IotResult<()> {
     let at = |micros: i64| (micros != NEVER).then(|| clock::to_pg(Timestamp(micros)));
+    let states = || written.iter().map(|written| written.state.as_ref());
     let received: Vec<Option<TimestampWithTimeZone>> =
-        written.iter().map(|written| at(written.state.last_received)).collect();
+        states().map(|state| state.and_then(|state| at(state.last_received))).collect();
     let device_ids: Vec<Uuid> = written.iter().map(|written| written.device_id).collect();
-    let newest = |written: &Written| written.state.window.high_water().map(clock::to_pg);
-    let value = |written: &Written| Some(written.state.latest_value).filter(|value| !value.is_nan());
+    let newest = |state: &SensorState| state.window.high_water().map(clock::to_pg);
+    let value = |state: &SensorState| Some(state.latest_value).filter(|value| !value.is_nan());
     let _owner = as_owner();
     session.execute(
         &STORE,
         &[
             written.iter().map(|written| written.sensor_id).collect::<Vec<Uuid>>().into(),
             device_ids.clone().into(),
-            written.iter().map(newest).collect::<Vec<_>>().into(),
-            written.iter().map(value).collect::<Vec<_>>().into(),
+            states().map(|state| state.and_then(newest)).collect::<Vec<_>>().into(),
+            states().map(|state| state.and_then(value)).collect::<Vec<_>>().into(),
             received.clone().into(),
             written.iter().map(|written| written.is_checkpoint).collect::<Vec<bool>>().into(),
-            written.iter().map(|written| written.state.encode()).collect::<Vec<Vec<u8>>>().into(),
+            states().map(|state| state.map(SensorState::encode)).collect::<Vec<Option<Vec<u8>>>>().into(),
+            written.into_iter().map(|written| written.detector).collect::<Vec<Option<Vec<u8>>>>().into(),
         ],
     )?;
     session.execute(&SEEN, &[device_ids.into(), received.into()])?;
@@ -220,13 +234,29 @@ pub fn spoil_all(session: &mut Session<'_>) -> IotResult<()> {
 }
 
 statement!(
-    /// In key order; the locks make sessions with the same sensor follow each other.
-    LOAD_DETECTORS: (UUIDARRAYOID)
-    "SELECT s.sensor_id, s.detector_state FROM iot.sensor_state s
-      WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.detector_state IS NOT NULL
-      ORDER BY s.sensor_id FOR NO KEY UPDATE");
+    /// In key order. An INSERT, so that sessions meet at the rows that are not there yet, too; it changes none.
+    LOCK: (UUIDARRAYOID)
+    "INSERT INTO iot.sensor_state AS s (sensor_id, device_id)
+     SELECT r.sensor_id, r.device_id FROM iot.sensors r
+      WHERE r.sensor_id OPERATOR(pg_catalog.=) ANY ($1)
+      ORDER BY r.sensor_id
+     ON CONFLICT (sensor_id) DO UPDATE SET device_id = s.device_id WHERE false");
 
-/// The detector states of `sensor_ids` that were written down, locked until the transaction ends.
+/// Makes sessions that are about to write the states of the same sensors follow each other, until they end.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn lock(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<()> {
+    let _owner = as_owner();
+    session.execute(&LOCK, &[sensor_ids.into()])?;
+    Ok(())
+}
+
+statement!(LOAD_DETECTORS: (UUIDARRAYOID)
+    "SELECT s.sensor_id, s.detector_state FROM iot.sensor_state s
+      WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.detector_state IS NOT NULL");
+
+/// The detector states of `sensor_ids` that were written down.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
@@ -239,30 +269,4 @@ pub fn load_detectors(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotRe
         Ok(())
     })?;
     Ok(found)
-}
-
-statement!(
-    /// In key order.
-    STORE_DETECTORS: (UUIDARRAYOID, UUIDARRAYOID, BYTEAARRAYOID)
-    "INSERT INTO iot.sensor_state (sensor_id, device_id, detector_state)
-     SELECT o.sensor_id, o.device_id, o.state
-       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))
-         AS o (sensor_id, device_id, state)
-      ORDER BY o.sensor_id
-     ON CONFLICT (sensor_id) DO UPDATE SET detector_state = EXCLUDED.detector_state");
-
-/// Writes detector states down: sensor, device, bytes.
-///
-/// # Errors
-/// Only what PostgreSQL raises.
-pub fn store_detectors(session: &mut Session<'_>, states: Vec<(Uuid, Uuid, Vec<u8>)>) -> IotResult<()> {
-    let mut columns = (Vec::new(), Vec::new(), Vec::new());
-    for (sensor_id, device_id, bytes) in states {
-        columns.0.push(sensor_id);
-        columns.1.push(device_id);
-        columns.2.push(bytes);
-    }
-    let _owner = as_owner();
-    session.execute(&STORE_DETECTORS, &[columns.0.into(), columns.1.into(), columns.2.into()])?;
-    Ok(())
 }

@@ -3,9 +3,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use iot_core::detect::DetectorState;
 use iot_core::ingest::{DataIdGenerator, TimeVerdict, accept_time, accept_value};
-use iot_core::sensor_state::SensorState;
 use iot_core::time::{MICROS_PER_DAY, Timestamp};
 use pgrx::Uuid;
 use pgrx::datum::Interval;
@@ -14,10 +12,11 @@ use super::directory::{KeyMap, Lent};
 use super::duplicates;
 use super::judge::{Fate, Judged, Scorer};
 use super::matches::Matches;
-use super::memory;
+use super::memory::Wanted;
 use super::offered::{Measured, Offered};
-use super::overlay::{self, Entered};
+use super::overlay::{self, Room};
 use super::profile::{self, Profile};
+use super::recall;
 use super::rejection::Rejection;
 use super::store;
 use crate::alert::DatabaseZone;
@@ -27,6 +26,7 @@ use crate::partition;
 use crate::pg::memory::in_scratch;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::shared::counters::{self, Counter};
+use crate::pg::shared::sensors;
 use crate::pg::statement::with_session;
 use crate::pg::{clock, random, security};
 use crate::processing;
@@ -116,8 +116,7 @@ fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     batch.accept(oldest);
     batch.enter_states()?;
     duplicates::find(offered, &batch.groups, &mut batch.outcome.judged, intake.duplicates)?;
-    let mut detectors = batch.load_detectors()?;
-    let (matches, mut incomplete) = batch.score(&mut detectors)?;
+    let (matches, mut incomplete) = batch.score()?;
     incomplete.extend(overlay::untracked(batch.profiles()));
     let scored = Instant::now();
 
@@ -125,8 +124,11 @@ fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     partition::ensure_for(c"sensor_data", batch.open_times())?;
     store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged, intake.duplicates)?;
     // After the rows, as plain SQL does it: the two wait for each other in one order.
-    overlay::spoil_checkpoints(incomplete)?;
-    batch.keep_memory(&detectors)?;
+    let written = overlay::states_for_table(batch.profiles());
+    overlay::spoil_checkpoints(incomplete, &written.iter().map(|state| state.sensor_id).collect::<Vec<_>>())?;
+    if !written.is_empty() {
+        with_session(|session| sensor_state::store(session, written))?;
+    }
     if let Some(processing) = processing {
         processing.run(offered, &batch.outcome.judged)?;
     }
@@ -251,80 +253,55 @@ impl Batch<'_> {
     /// Touches the state of each sensor, and builds those that are missing, all at once.
     fn enter_states(&mut self) -> IotResult<()> {
         let sees_all = in_schema_iot(c"sensor_data").is_some_and(security::sees_all_rows);
-        let mut missing: Vec<Rc<Profile>> = Vec::new();
+        let mut wanted: Vec<Wanted> = Vec::new();
+        let mut in_table: Vec<Uuid> = Vec::new();
         for group in &mut self.groups {
             let open = group.readings.iter().map(|&n| &self.outcome.judged[n as usize]);
             // One from the future moves nothing: its time is not claimed either.
             let time = |judged: &Judged| if judged.from_future { Timestamp(i64::MIN) } else { judged.at };
             let newest = open.filter(|judged| judged.fate == Fate::Open).map(time).max();
             let (Some(profile), Some(newest)) = (&group.profile, newest) else { continue };
-            match overlay::enter(profile.sensor_id, profile.device_id, newest, sees_all) {
-                Entered::Ready(claimed) => group.claimed = claimed,
-                Entered::Missing => {
-                    group.missing = true;
-                    missing.push(Rc::clone(profile));
-                }
+            let entered = overlay::enter(profile, newest, sees_all, Room::Made);
+            group.missing = entered.claimed.is_none();
+            group.claimed = entered.claimed.unwrap_or(group.claimed);
+            if entered.is_in_table {
+                in_table.push(profile.sensor_id);
+            }
+            if group.missing || entered.detector.is_some() {
+                let (profile, detector) = (Rc::clone(profile), entered.detector);
+                wanted.push(Wanted { profile, state: group.missing, detector });
             }
         }
-        if missing.is_empty() {
+        if wanted.is_empty() {
             return Ok(());
         }
-        counters::add(Counter::WindowReads, missing.len() as u64);
-        let wanted: Vec<&Profile> = missing.iter().map(Rc::as_ref).collect();
-        let states = with_session(|session| memory::rebuild(session, &wanted))?;
+        counters::add(Counter::WindowReads, wanted.iter().filter(|wanted| wanted.state).count() as u64);
+        if !in_table.is_empty() && sensors::is_available() {
+            // Whatever this batch writes is locked in one order, as those who keep all of it in memory write it.
+            in_table = self.profiles().map(|profile| profile.sensor_id).collect();
+        }
+        let states = recall::build(&wanted, in_table, sees_all)?;
         for group in self.groups.iter_mut().filter(|group| group.missing) {
-            let Some(profile) = &group.profile else { continue };
-            let state: SensorState = states.get(profile.sensor_id.as_bytes()).copied().unwrap_or_default();
-            group.claimed = state.window.high_water().unwrap_or(Timestamp(i64::MIN));
-            overlay::provide(profile.sensor_id, state, sees_all);
+            let state = group.profile.as_ref().and_then(|profile| states.get(profile.sensor_id.as_bytes()));
+            let newest = state.and_then(|state| state.window.high_water());
+            group.claimed = newest.unwrap_or(Timestamp(i64::MIN));
         }
         Ok(())
-    }
-
-    /// The sensors of the batch whose readings are scored by a detector with a state of its own.
-    fn with_detectors(&self) -> Vec<&Profile> {
-        self.profiles().filter(|profile| memory::has_detector(profile)).collect()
     }
 
     fn profiles(&self) -> impl Iterator<Item = &Profile> {
         self.groups.iter().filter_map(|group| group.profile.as_deref())
     }
 
-    fn load_detectors(&self) -> IotResult<KeyMap<DetectorState>> {
-        let profiles = self.with_detectors();
-        if profiles.is_empty() {
-            return Ok(KeyMap::default());
-        }
-        with_session(|session| memory::detectors(session, &profiles))
-    }
-
-    /// Writes down what shared memory does not hold.
-    fn keep_memory(&self, detectors: &KeyMap<DetectorState>) -> IotResult<()> {
-        let private = overlay::private_states(self.profiles());
-        if private.is_empty() && detectors.is_empty() {
-            return Ok(());
-        }
-        with_session(|session| {
-            if !private.is_empty() {
-                sensor_state::store(session, &private)?;
-            }
-            if detectors.is_empty() {
-                return Ok(());
-            }
-            memory::keep_detectors(session, &self.with_detectors(), detectors)
-        })
-    }
-
     /// Scores what will be stored and evaluates the rules. Returns what matched, and the sensors with late readings.
-    fn score(&mut self, detectors: &mut KeyMap<DetectorState>) -> IotResult<(Matches, Vec<Uuid>)> {
+    fn score(&mut self) -> IotResult<(Matches, Vec<Uuid>)> {
         let mut matches = Matches::default();
         let zone = DatabaseZone::default();
         let mut late = Vec::new();
         for group in &self.groups {
             let Some(profile) = &group.profile else { continue };
             matches.next_sensor();
-            overlay::with_state(profile.sensor_id, |kept| {
-                let detector = detectors.get_mut(profile.sensor_id.as_bytes());
+            overlay::with_state(profile.sensor_id, |kept, detector| {
                 let mut scorer = Scorer::new(kept, &profile.limits, detector, self.now);
                 for &number in &group.readings {
                     let judged = &mut self.outcome.judged[number as usize];

@@ -1,10 +1,11 @@
 //! One reading of a batch, and what was decided about it.
 
-use iot_core::detect::{self, DetectorState, WindowCursor};
+use iot_core::detect::{self, WindowCursor};
 use iot_core::ingest::{Observation, QualityFlags, QualityLimits};
 use iot_core::sensor_state::Stored;
 use iot_core::time::Timestamp;
 
+use super::learned::Learned;
 use super::overlay::Kept;
 use crate::catalog::reading::LARGEST_COUNTED;
 
@@ -107,7 +108,7 @@ pub struct Scorer<'a> {
     cursor: WindowCursor,
     limits: &'a QualityLimits,
     /// Where the sensor has one of its own.
-    detector: Option<&'a mut DetectorState>,
+    detector: Option<&'a mut Learned>,
     received_at: Timestamp,
     /// Readings older than the sensor's newest.
     pub late: u64,
@@ -118,7 +119,7 @@ impl<'a> Scorer<'a> {
     pub fn new(
         kept: &'a mut Kept,
         limits: &'a QualityLimits,
-        detector: Option<&'a mut DetectorState>,
+        detector: Option<&'a mut Learned>,
         received_at: Timestamp,
     ) -> Self {
         let cursor = kept.state.window.cursor();

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod directory;
 mod duplicates;
 pub mod judge;
+pub mod learned;
 mod matches;
 pub mod memory;
 pub mod offered;

@@ -9,19 +9,28 @@ use iot_core::time::Timestamp;
 use pgrx::Uuid;
 
 use super::directory::KeyMap;
+use super::learned::{Arrival, Detector, Keeping, Learned};
+use super::memory::{self, Basis, Found};
 use super::profile::Profile;
-use crate::catalog::sensor_state::{self, Written};
-use crate::error::IotResult;
-use crate::pg::shared::sensors::{self, Handle, SensorKey, Touched};
+use crate::catalog::sensor_state::{self, NO_DETECTOR, Written};
+use crate::error::{IotResult, OrRaise};
+use crate::pg::shared::flush;
+use crate::pg::shared::sensors::{self, DetectorCopy, Encoded, Handle, SensorKey, Touched};
+pub use crate::pg::shared::slabs::Room;
 use crate::pg::statement::with_session;
 use crate::pg::transaction::{self, Listener};
 
 /// A sensor touched by this transaction.
+#[derive(Default)]
 struct Local {
     /// The touch to end with the transaction; none where there is no shared memory.
     handle: Option<Handle>,
     /// The state, where one is kept: a private one is read anew by each call.
     kept: Option<Kept>,
+    /// Its detector.
+    detector: Detector,
+    /// The state of that, made before the commit.
+    encoded: Option<Encoded>,
     /// The shared entry cannot be brought forward by `kept`: rows were written that are not in it.
     stale: bool,
     /// Its checkpoint on disk was declared incomplete.
@@ -34,6 +43,7 @@ struct Local {
 struct Saved {
     level: i32,
     kept: Option<Kept>,
+    detector: Detector,
     /// The touch that tells the version of the shared state in `kept`: the two belong together.
     handle: Option<Handle>,
 }
@@ -79,41 +89,52 @@ static LISTENER: Listener = Listener {
 };
 
 /// What [`enter`] found.
-pub enum Entered {
-    /// The state is there. Readings of that sensor newer than this time are in no other transaction either.
-    Ready(Timestamp),
-    /// The state has to be built from the stored readings and then given to [`provide`].
-    Missing,
+pub struct Entered {
+    /// Readings of that sensor newer than this time are in no other transaction either. `None`: the state has to be built
+    /// from the stored readings and then given to [`provide`].
+    pub claimed: Option<Timestamp>,
+    /// From what the state of its detector has to be found, to be given to [`provide_detector`] before that.
+    pub detector: Option<Basis>,
+    /// The detector's state is kept in the table: sessions with the same sensor are to follow each other.
+    pub is_in_table: bool,
+}
+
+thread_local! {
+    static COPY: RefCell<DetectorCopy> = RefCell::default();
 }
 
 /// Begins to work on a sensor in one call, with readings up to `newest`. `sees_all`: no row security hides readings from
-/// the caller; else he works with a state of his own, made of what he may see.
-pub fn enter(sensor_id: Uuid, device_id: Uuid, newest: Timestamp, sees_all: bool) -> Entered {
+/// the caller; else he works with a state of his own, made of what he may see. `room`: for the state of its detector.
+pub fn enter(profile: &Profile, newest: Timestamp, sees_all: bool, room: Room) -> Entered {
     transaction::listen(&LISTENER);
-    TRANSACTION.with_borrow_mut(|transaction| {
-        let key = *sensor_id.as_bytes();
-        let all_stale = transaction.all_stale;
-        let Some(local) = transaction.sensors.get_mut(&key) else {
-            let (local, entered) = touch(key, *device_id.as_bytes(), newest, all_stale, sees_all);
-            transaction.sensors.insert(key, local);
-            return entered;
-        };
-        local.save();
-        let usable = sees_all && !local.stale && local.kept.as_ref().is_some_and(|kept| !kept.private);
-        let Some(handle) = local.handle.as_mut().filter(|_| usable) else {
-            return Entered::Missing;
-        };
-        let since = sensors::touch_again(handle, newest.0);
-        let claimed = handle.claimed_before;
-        match (since, &mut local.kept) {
-            (sensors::Since::Unchanged, _) => (),
-            (sensors::Since::Changed(mut state), Some(kept)) => {
-                state.merge(&kept.change);
-                kept.state = state;
+    COPY.with_borrow_mut(|copy| {
+        TRANSACTION.with_borrow_mut(|transaction| {
+            let kind = memory::has_detector(profile).then_some(profile.detector);
+            let key = *profile.sensor_id.as_bytes();
+            copy.clear();
+            let wanted = kind.map(|_| &mut *copy);
+            let all_stale = transaction.all_stale;
+            let local = transaction.sensors.get_mut(&key);
+            let is_known = local.is_some();
+            let (local, claimed, arrival) = match local {
+                Some(local) => {
+                    local.save();
+                    let (claimed, arrival) = local.touch_again(newest, sees_all, wanted);
+                    (local, claimed, arrival)
+                }
+                None => {
+                    let device_id = *profile.device_id.as_bytes();
+                    let (local, claimed) = touch(key, device_id, newest, all_stale, sees_all, wanted);
+                    let arrival = if claimed.is_some() { Arrival::Same } else { Arrival::Missing };
+                    (transaction.sensors.entry(key).or_insert(local), claimed, arrival)
+                }
+            };
+            let detector = local.detector.enter(kind, local.handle.as_mut(), room, copy, arrival);
+            if !is_known {
+                local.save();
             }
-            (sensors::Since::Lost, _) | (sensors::Since::Changed(_), None) => return Entered::Missing,
-        }
-        Entered::Ready(Timestamp(claimed))
+            Entered { claimed, detector, is_in_table: local.detector.keeping() == Keeping::Table }
+        })
     })
 }
 
@@ -123,25 +144,34 @@ fn touch(
     newest: Timestamp,
     all_stale: bool,
     sees_all: bool,
-) -> (Local, Entered) {
-    let mut local = Local { handle: None, kept: None, stale: all_stale, spoiled: false, saved: Vec::new() };
+    detector: Option<&mut DetectorCopy>,
+) -> (Local, Option<Timestamp>) {
+    let mut local = Local { stale: all_stale, ..Local::default() };
     if !sensors::is_available() {
-        return (local, Entered::Missing);
+        return (local, None);
     }
-    let entered = match sensors::touch(SensorKey::here(key), device_id, newest.0) {
+    let claimed = match sensors::touch(SensorKey::here(key), device_id, newest.0, detector) {
         Touched::Valid(handle, state) if sees_all && !all_stale => {
             let claimed = handle.claimed_before;
             local.handle = Some(handle);
             local.kept = Some(Kept { state, change: SensorChange::default(), private: false });
-            Entered::Ready(Timestamp(claimed))
+            Some(Timestamp(claimed))
         }
         Touched::Valid(handle, _) | Touched::Private(handle) | Touched::Build(handle) => {
             local.handle = Some(handle);
-            Entered::Missing
+            None
         }
     };
-    local.save();
-    (local, entered)
+    (local, claimed)
+}
+
+/// Gives a sensor the state of its detector that was found.
+pub fn provide_detector(sensor_id: Uuid, found: Found) {
+    TRANSACTION.with_borrow_mut(|transaction| {
+        if let Some(local) = transaction.sensors.get_mut(sensor_id.as_bytes()) {
+            local.detector.provide(found);
+        }
+    });
 }
 
 /// Gives a sensor the state that was built from its stored readings, as this transaction sees them. `sees_all`: no row
@@ -152,7 +182,9 @@ pub fn provide(sensor_id: Uuid, state: SensorState, sees_all: bool) {
         // What we see is what everybody sees only with a snapshot of now, and without rows of our own among it.
         let common = sees_all && !transaction::keeps_its_snapshot() && !local.stale && local.kept.is_none();
         let installed = match &mut local.handle {
-            Some(handle) if common => sensors::install(handle, &state),
+            Some(handle) if common => {
+                local.detector.install(|detector| sensors::install(handle, &state, detector))
+            }
             Some(handle) => {
                 sensors::abandon(handle);
                 false
@@ -165,24 +197,31 @@ pub fn provide(sensor_id: Uuid, state: SensorState, sees_all: bool) {
     });
 }
 
-/// Runs `work` on the state of a sensor that was entered (and provided, if it was missing).
-pub fn with_state<T>(sensor_id: Uuid, work: impl FnOnce(&mut Kept) -> T) -> Option<T> {
+/// Runs `work` on the state of a sensor that was entered (and provided, if it was missing), and on that of its detector, if
+/// it has one.
+pub fn with_state<T>(sensor_id: Uuid, work: impl FnOnce(&mut Kept, Option<&mut Learned>) -> T) -> Option<T> {
     TRANSACTION.with_borrow_mut(|transaction| {
-        transaction.sensors.get_mut(sensor_id.as_bytes()).and_then(|local| local.kept.as_mut()).map(work)
+        let local = transaction.sensors.get_mut(sensor_id.as_bytes())?;
+        Some(work(local.kept.as_mut()?, local.detector.learned()))
     })
 }
 
-/// The states that only this session has, of those of `profiles` that the transaction changed.
-pub fn private_states<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Written> {
+/// The states that shared memory does not hold, of those of `profiles` that the transaction changed.
+pub fn states_for_table<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Written> {
     TRANSACTION.with_borrow(|transaction| {
         profiles
             .filter_map(|profile| {
-                let kept = transaction.sensors.get(profile.sensor_id.as_bytes())?.kept.as_ref()?;
-                (kept.private && !kept.change.is_empty()).then_some(Written {
+                let local = transaction.sensors.get(profile.sensor_id.as_bytes())?;
+                let kept = local.kept.as_ref()?;
+                let state = (kept.private && !kept.change.is_empty()).then_some(*kept.state);
+                let has_none = state.is_some() && local.detector.keeping() == Keeping::Nowhere;
+                let detector = if has_none { Some(NO_DETECTOR) } else { local.detector.for_table() };
+                (state.is_some() || detector.is_some()).then_some(Written {
                     sensor_id: profile.sensor_id,
                     device_id: profile.device_id,
                     is_checkpoint: false,
-                    state: *kept.state,
+                    state,
+                    detector,
                 })
             })
             .collect()
@@ -191,11 +230,12 @@ pub fn private_states<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Wr
 
 /// Readings older than their sensor's newest were stored: a checkpoint on disk does not have them, and nobody could tell.
 /// The same holds of any reading stored by a transaction that the sensor's entry does not know of. Where a flush has not
-/// committed its checkpoint yet, this waits for it.
+/// committed its checkpoint yet, this waits for it. `others`: sensors whose states are written after that; all rows are locked
+/// in one order then.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn spoil_checkpoints(sensor_ids: Vec<Uuid>) -> IotResult<()> {
+pub fn spoil_checkpoints(sensor_ids: Vec<Uuid>, others: &[Uuid]) -> IotResult<()> {
     let (mut there, mut on_the_way) = (Vec::new(), Vec::new());
     TRANSACTION.with_borrow_mut(|transaction| {
         let mut has_untracked = false;
@@ -207,7 +247,7 @@ pub fn spoil_checkpoints(sensor_ids: Vec<Uuid>) -> IotResult<()> {
             local.spoiled = true;
             match &local.handle {
                 Some(handle) if handle.flushing => {
-                    sensors::spoil_flushing(handle);
+                    flush::spoil_flushing(handle);
                     on_the_way.push(sensor_id);
                 }
                 Some(handle) if !handle.has_entry() => {
@@ -230,6 +270,10 @@ pub fn spoil_checkpoints(sensor_ids: Vec<Uuid>) -> IotResult<()> {
         return Ok(());
     }
     with_session(|session| {
+        let parts: [&[Uuid]; 3] = [&there, &on_the_way, others];
+        if parts.iter().filter(|part| !part.is_empty()).count() > 1 {
+            sensor_state::lock(session, parts.concat())?;
+        }
         if !on_the_way.is_empty() {
             sensor_state::spoil_awaited(session, on_the_way)?;
         }
@@ -260,15 +304,12 @@ pub fn mark_stale(sensor_id: [u8; 16]) -> IotResult<()> {
             handle: sensors::is_available()
                 .then(|| sensors::touch_absent(SensorKey::here(sensor_id)))
                 .flatten(),
-            kept: None,
-            stale: false,
-            spoiled: false,
-            saved: Vec::new(),
+            ..Local::default()
         });
         // Stays when a subtransaction rolls back: a needless rebuild does no harm.
         local.stale = true;
     });
-    spoil_checkpoints(vec![Uuid::from_bytes(sensor_id)])
+    spoil_checkpoints(vec![Uuid::from_bytes(sensor_id)], &[])
 }
 
 /// As [`mark_stale`] for every sensor.
@@ -313,17 +354,45 @@ impl Transaction {
 }
 
 impl Local {
+    /// Claims times up to `newest` again, and takes in what others have committed meanwhile.
+    fn touch_again(
+        &mut self,
+        newest: Timestamp,
+        sees_all: bool,
+        detector: Option<&mut DetectorCopy>,
+    ) -> (Option<Timestamp>, Arrival) {
+        let usable = sees_all && !self.stale && self.kept.as_ref().is_some_and(|kept| !kept.private);
+        let Some(handle) = self.handle.as_mut().filter(|_| usable) else {
+            return (None, Arrival::Missing);
+        };
+        let since = sensors::touch_again(handle, newest.0, detector);
+        let claimed = Some(Timestamp(handle.claimed_before));
+        match (since, &mut self.kept) {
+            (sensors::Since::Unchanged, _) => (claimed, Arrival::Same),
+            (sensors::Since::Changed(mut state), Some(kept)) => {
+                state.merge(&kept.change);
+                kept.state = state;
+                (claimed, Arrival::Changed)
+            }
+            (sensors::Since::Lost, _) | (sensors::Since::Changed(_), None) => (None, Arrival::Missing),
+        }
+    }
+
     /// Keeps the present state for a rollback of the current subtransaction, once per level.
     fn save(&mut self) {
         let level = transaction::nesting_level();
         if level > 1 && self.saved.last().is_none_or(|saved| saved.level < level) {
-            self.saved.push(Saved { level, kept: self.kept.clone(), handle: self.handle });
+            let detector = self.detector.clone();
+            self.saved.push(Saved { level, kept: self.kept.clone(), detector, handle: self.handle });
         }
     }
 }
 
 fn before_commit() {
     TRANSACTION.with_borrow_mut(|transaction| {
+        for local in transaction.sensors.values_mut() {
+            local.encoded = local.detector.for_commit().or_raise();
+        }
         transaction.announced = true;
         for handle in transaction.sensors.values().filter_map(|local| local.handle.as_ref()) {
             sensors::announce(handle);
@@ -337,7 +406,7 @@ fn end(committed: bool) {
     if committed && transaction.all_stale && sensors::is_available() {
         sensors::mark_all_stale();
     }
-    transaction.flushed.iter().for_each(|key| sensors::end_flush(key, committed));
+    transaction.flushed.iter().for_each(|key| flush::end_flush(key, committed));
     for (key, local) in &transaction.sensors {
         let Some(handle) = local.handle.as_ref().filter(|handle| handle.has_entry()) else {
             // Another session may have begun to track it without seeing our rows.
@@ -356,7 +425,8 @@ fn end(committed: bool) {
             // Private: the entry was absent, or being built by another session, which learns that it missed us.
             _ => sensors::Outcome::Unknown,
         };
-        sensors::commit(handle, outcome, local.spoiled);
+        let detector = local.detector.outcome(local.encoded.as_ref());
+        sensors::commit(handle, outcome, detector, local.spoiled);
     }
     if transaction.untracked {
         sensors::end_untracked();
@@ -382,6 +452,7 @@ fn subtransaction_rolled_back(level: i32) {
             local.spoiled = false;
             while let Some(saved) = local.saved.pop_if(|saved| saved.level >= level) {
                 local.kept = saved.kept;
+                local.detector = saved.detector;
                 // What other sessions committed meanwhile is not in it: the commit must not pass over it.
                 local.handle = saved.handle;
             }

@@ -1,13 +1,14 @@
-//! States back in memory before a reading asks for them.
+//! States that are missing, brought back; also before a reading asks for them.
 
 use std::rc::Rc;
 
+use iot_core::sensor_state::SensorState;
 use iot_core::time::Timestamp;
 use pgrx::Uuid;
 
-use super::directory::Lent;
-use super::memory;
-use super::overlay::{self, Entered};
+use super::directory::{KeyMap, Lent};
+use super::memory::{self, Wanted};
+use super::overlay::{self, Room};
 use super::profile::Profile;
 use crate::catalog::sensor_state;
 use crate::error::IotResult;
@@ -45,19 +46,38 @@ pub fn recall(limit: usize) -> IotResult<i64> {
     let mut lent = Lent::new()?;
     let known = lent.profiles(absent.iter().map(Uuid::as_bytes))?;
     lent.give_back();
-    let missing: Vec<Rc<Profile>> = known
-        .into_iter()
-        .flatten()
-        .filter(|profile| {
-            let entered = overlay::enter(profile.sensor_id, profile.device_id, Timestamp(i64::MIN), sees_all);
-            matches!(entered, Entered::Missing)
-        })
-        .collect();
-    let wanted: Vec<&Profile> = missing.iter().map(Rc::as_ref).collect();
-    let states = with_session(|session| memory::rebuild(session, &wanted))?;
-    for profile in wanted {
-        let state = states.get(profile.sensor_id.as_bytes()).copied().unwrap_or_default();
-        overlay::provide(profile.sensor_id, state, sees_all);
+    let wants = |profile: Rc<Profile>| {
+        let entered = overlay::enter(&profile, Timestamp(i64::MIN), sees_all, Room::IfFree);
+        // What is kept in the table is read from there by whoever needs it.
+        let detector = entered.detector.filter(|_| !entered.is_in_table);
+        entered.claimed.is_none().then_some(Wanted { profile, state: true, detector })
+    };
+    let wanted: Vec<Wanted> = known.into_iter().flatten().filter_map(wants).collect();
+    build(&wanted, Vec::new(), sees_all)?;
+    Ok(wanted.len() as i64)
+}
+
+/// Finds what is `wanted` of sensors that were entered, and gives it to the transaction; returns the states among it. The
+/// rows of `locked` sensors are locked before.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn build(wanted: &[Wanted], locked: Vec<Uuid>, sees_all: bool) -> IotResult<KeyMap<SensorState>> {
+    let mut rebuilt = with_session(|session| {
+        if !locked.is_empty() {
+            sensor_state::lock(session, locked)?;
+        }
+        memory::rebuild(session, wanted)
+    })?;
+    for wanted in wanted {
+        let sensor_id = wanted.profile.sensor_id;
+        if let Some(found) = rebuilt.detectors.remove(sensor_id.as_bytes()) {
+            overlay::provide_detector(sensor_id, found);
+        }
+        if wanted.state {
+            let state = *rebuilt.states.entry(*sensor_id.as_bytes()).or_default();
+            overlay::provide(sensor_id, state, sees_all);
+        }
     }
-    Ok(missing.len() as i64)
+    Ok(rebuilt.states)
 }

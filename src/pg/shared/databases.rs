@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgrx::pg_sys;
 
-use super::table::{Entry, Status, remove_database, visit_all};
+use super::flush::is_unflushed;
+use super::table::{Entry, remove_database, visit_all};
 
 /// Databases found by one look; the others are found once these have been served.
 const MOST: usize = 64;
@@ -42,7 +43,7 @@ fn databases(is_wanted: impl Fn(&Entry) -> bool) -> Vec<u32> {
 
 /// Databases with states that are not written down.
 pub fn with_changes() -> Vec<u32> {
-    databases(|entry| entry.dirty && entry.status == Status::Valid)
+    databases(is_unflushed)
 }
 
 /// Databases with entries, except `known` ones.

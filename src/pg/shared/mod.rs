@@ -2,9 +2,11 @@
 
 pub mod counters;
 pub mod databases;
+pub mod flush;
 mod lock;
 pub mod schedule;
 pub mod sensors;
+pub mod slabs;
 mod table;
 
 use pgrx::{pg_guard, pg_sys};
@@ -38,6 +40,7 @@ extern "C-unwind" fn request() {
         }
     }
     table::request();
+    slabs::request();
     counters::request();
     databases::request();
     schedule::request();
@@ -52,6 +55,7 @@ extern "C-unwind" fn startup() {
         }
     }
     table::startup();
+    slabs::startup();
     counters::startup();
     databases::startup();
     schedule::startup();

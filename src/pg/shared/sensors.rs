@@ -8,11 +8,18 @@
 //! that touches it to be *built* from the stored readings; until that is done others build their own copy and keep it to
 //! themselves. A built entry may be installed only if no commit fell between the builder's snapshot and the end of the
 //! build: a committer *announces* itself before its commit can be seen, and marks an entry that is being built as missed.
+//!
+//! # Detectors
+//! The state of a sensor's detector, where it has one of its own, is in a slab attached to the entry. It outlives the
+//! entry's becoming stale: then it is no longer *current*, and whoever uses it adds the readings after its newest one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use iot_core::detect::DetectorState;
 use iot_core::sensor_state::{SensorChange, SensorState};
 
+pub use super::slabs::Encoded;
+use super::slabs::{self, Attached, Room};
 use super::table::{
     ENTRY_BYTES, Entry, NO_ENTRY, Status, allocate, header, visit_database, with_entry, with_entry_at,
 };
@@ -60,16 +67,61 @@ pub struct Handle {
     pub checkpointed: bool,
     /// Whether one may be on its way there, in a transaction that has not ended.
     pub flushing: bool,
+    /// Whether its detector has a slab.
+    has_slab: bool,
+    /// Version of the detector's state that this transaction goes on from.
+    detector_version: u64,
+}
+
+/// A copy of the state of a sensor's detector as of the last commit.
+#[derive(Default)]
+pub struct DetectorCopy {
+    bytes: Vec<u8>,
+    /// It has seen every reading that the sensor's state has.
+    pub is_current: bool,
+    /// The sensor had no such detector when a reading came last.
+    pub was_unwanted: bool,
+}
+
+impl DetectorCopy {
+    /// Memory for a copy is taken here, before any lock is.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.reserve(DetectorState::LARGEST_ENCODED_LEN);
+        self.is_current = false;
+        self.was_unwanted = false;
+    }
+
+    fn take(&mut self, detector: &Attached) {
+        detector.use_slab();
+        self.was_unwanted = detector.unwanted;
+        self.is_current = detector.copy_to(&mut self.bytes) && detector.current;
+    }
+
+    /// Whether there is nothing to decode.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// The state, if there was one.
+    pub fn decode(&self) -> Option<DetectorState> {
+        DetectorState::decode(&self.bytes)
+    }
 }
 
 /// Runs `work` on the entry that `handle` touched, if it is still that sensor's.
-fn with_touched<T>(handle: &Handle, work: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+pub(super) fn with_touched<T>(handle: &Handle, work: impl FnOnce(&mut Entry) -> T) -> Option<T> {
     if handle.index == NO_ENTRY { None } else { with_entry_at(handle.index, &handle.key, work) }
 }
 
 /// Touches a sensor for a reading of the time `newest` at the latest. Once per transaction until [`release`] or
-/// [`commit`]; `device_id` is kept for the flush.
-pub fn touch(key: SensorKey, device_id: [u8; 16], newest: i64) -> Touched {
+/// [`commit`]; `device_id` is kept for the flush. `detector`: gets a copy of the detector's state, where it is wanted.
+pub fn touch(
+    key: SensorKey,
+    device_id: [u8; 16],
+    newest: i64,
+    mut detector: Option<&mut DetectorCopy>,
+) -> Touched {
     let absent = Handle {
         key,
         index: NO_ENTRY,
@@ -78,29 +130,28 @@ pub fn touch(key: SensorKey, device_id: [u8; 16], newest: i64) -> Touched {
         claimed_before: i64::MAX,
         checkpointed: true,
         flushing: false,
+        has_slab: false,
+        detector_version: 0,
     };
-    if let Some(touched) = with_entry(&key, |index, entry| touch_entry(index, entry, newest)) {
+    if let Some(touched) =
+        with_entry(&key, |index, entry| touch_entry(index, entry, newest, detector.as_deref_mut()))
+    {
         return touched;
     }
     if !allocate(key, device_id) {
         header().refused.fetch_add(1, Ordering::Relaxed);
         return Touched::Private(absent);
     }
-    with_entry(&key, |index, entry| touch_entry(index, entry, newest)).unwrap_or(Touched::Private(absent))
+    with_entry(&key, |index, entry| touch_entry(index, entry, newest, detector))
+        .unwrap_or(Touched::Private(absent))
 }
 
-fn touch_entry(index: u32, entry: &mut Entry, newest: i64) -> Touched {
+fn touch_entry(index: u32, entry: &mut Entry, newest: i64, detector: Option<&mut DetectorCopy>) -> Touched {
     entry.used = true;
-    entry.in_flight += 1;
-    let mut handle = Handle {
-        key: entry.key,
-        index,
-        incarnation: entry.incarnation,
-        version: entry.version,
-        claimed_before: i64::MAX,
-        checkpointed: entry.checkpointed,
-        flushing: entry.flushing > 0,
-    };
+    if let Some(copy) = detector {
+        copy.take(&entry.detector);
+    }
+    let mut handle = Handle::touching(index, entry);
     match entry.status {
         Status::Valid => {
             handle.claimed_before = entry.claimed;
@@ -134,28 +185,83 @@ pub enum Since {
 }
 
 /// Claims times up to `newest` for a sensor that this transaction touched before; the handle tells what was claimed by
-/// anyone before.
-pub fn touch_again(handle: &mut Handle, newest: i64) -> Since {
-    let (incarnation, version) = (handle.incarnation, handle.version);
+/// anyone before. `detector`: gets a copy of the detector's state if that is not the one which this transaction goes on from;
+/// it then does.
+pub fn touch_again(handle: &mut Handle, newest: i64, detector: Option<&mut DetectorCopy>) -> Since {
+    let (incarnation, version, detector_version) =
+        (handle.incarnation, handle.version, handle.detector_version);
     let found = with_touched(handle, |entry| {
         if entry.status != Status::Valid {
             return None;
         }
         let claimed = entry.claimed;
         entry.claimed = claimed.max(newest);
+        if let Some(copy) = detector {
+            if entry.detector.version != detector_version {
+                copy.take(&entry.detector);
+            }
+            copy.is_current = entry.detector.current;
+        }
         let changed = entry.incarnation != incarnation || entry.version != version;
-        Some((claimed, entry.incarnation, entry.version, changed.then(|| Box::new(entry.state))))
+        let state = changed.then(|| Box::new(entry.state));
+        Some((claimed, entry.incarnation, entry.version, entry.detector.version, state))
     });
-    let Some(Some((claimed, incarnation, version, state))) = found else { return Since::Lost };
+    let Some(Some((claimed, incarnation, version, detector_version, state))) = found else {
+        return Since::Lost;
+    };
     handle.claimed_before = claimed;
     handle.incarnation = incarnation;
     handle.version = version;
+    handle.detector_version = detector_version;
     state.map_or(Since::Unchanged, Since::Changed)
 }
 
+/// Makes sure that the detector of a touched sensor has a slab: until the transaction ends nobody takes it away.
+pub fn attach_slab(handle: &mut Handle, room: Room) -> bool {
+    if handle.has_slab || !handle.has_entry() {
+        return handle.has_slab;
+    }
+    let (key, index) = (handle.key, handle.index);
+    let Some(taken) = slabs::take(room) else { return false };
+    let mut taken = Some(taken);
+    let attached = with_touched(handle, |entry| {
+        // Another session may have been faster.
+        if !entry.detector.has_slab()
+            && let Some(taken) = taken.take()
+        {
+            entry.detector.attach(taken, index, &key);
+        }
+    });
+    if let Some(left) = taken {
+        slabs::put_back(left);
+    }
+    handle.has_slab = attached.is_some();
+    handle.has_slab
+}
+
+/// Copies the state of a touched sensor's detector, from which this transaction then goes on.
+pub fn copy_detector(handle: &mut Handle, copy: &mut DetectorCopy) {
+    copy.clear();
+    let version = with_touched(handle, |entry| {
+        copy.take(&entry.detector);
+        entry.detector.version
+    });
+    handle.detector_version = version.unwrap_or(handle.detector_version);
+}
+
+/// What a build made of the state of a sensor's detector.
+pub enum BuiltDetector<'a> {
+    /// Nothing.
+    None,
+    /// It was in shared memory, and nothing had to be added.
+    Unchanged,
+    /// This.
+    Built(&'a Encoded),
+}
+
 /// Gives a built state to everybody, unless a commit was missed meanwhile. Tells whether it did.
-pub fn install(handle: &mut Handle, state: &SensorState) -> bool {
-    let incarnation = handle.incarnation;
+pub fn install(handle: &mut Handle, state: &SensorState, detector: BuiltDetector<'_>) -> bool {
+    let (incarnation, detector_version) = (handle.incarnation, handle.detector_version);
     let installed = with_touched(handle, |entry| {
         if entry.status != Status::Building || entry.incarnation != incarnation {
             return None;
@@ -169,11 +275,20 @@ pub fn install(handle: &mut Handle, state: &SensorState) -> bool {
         entry.version = 0;
         let before = entry.claimed;
         entry.claimed = before.max(state.window.high_water().map_or(i64::MIN, |newest| newest.0));
-        Some(entry.claimed)
+        if entry.detector.version == detector_version {
+            match detector {
+                BuiltDetector::None => (),
+                BuiltDetector::Unchanged => entry.detector.current = entry.detector.has_state(),
+                BuiltDetector::Built(state) => entry.detector.replace(state, true),
+            }
+            return Some(entry.detector.version);
+        }
+        Some(detector_version)
     })
     .flatten();
-    if installed.is_some() {
+    if let Some(detector_version) = installed {
         handle.version = 0;
+        handle.detector_version = detector_version;
         header().rebuilt.fetch_add(1, Ordering::Relaxed);
     }
     installed.is_some()
@@ -197,6 +312,22 @@ pub fn announce(handle: &Handle) {
 }
 
 impl Handle {
+    /// Counts a transaction that touches the entry.
+    fn touching(index: u32, entry: &mut Entry) -> Self {
+        entry.in_flight += 1;
+        Self {
+            key: entry.key,
+            index,
+            incarnation: entry.incarnation,
+            version: entry.version,
+            claimed_before: i64::MAX,
+            checkpointed: entry.checkpointed,
+            flushing: entry.flushing > 0,
+            has_slab: entry.detector.has_slab(),
+            detector_version: entry.detector.version,
+        }
+    }
+
     /// Whether there was an entry to touch.
     pub fn has_entry(&self) -> bool {
         self.index != NO_ENTRY
@@ -213,22 +344,31 @@ pub enum Outcome<'a> {
     Unknown,
 }
 
+/// What a committed transaction means for the state of its sensor's detector.
+pub enum DetectorOutcome<'a> {
+    /// It learned nothing.
+    Unchanged,
+    /// The sensor has no such detector.
+    Unwanted,
+    /// It is in the table, where it found no room here.
+    InTable,
+    /// It ends in this state, unless another session has the newer reading.
+    Learned(&'a Encoded),
+}
+
 /// Ends a touch of a committed transaction that [`announce`]d itself; `spoiled` when it declared the checkpoint on disk
 /// incomplete.
-pub fn commit(handle: &Handle, outcome: Outcome<'_>, spoiled: bool) {
+pub fn commit(handle: &Handle, outcome: Outcome<'_>, detector: DetectorOutcome<'_>, spoiled: bool) {
     with_touched(handle, |entry| {
         entry.in_flight = entry.in_flight.saturating_sub(1);
         entry.committing = entry.committing.saturating_sub(1);
         entry.checkpointed &= !spoiled;
         match (entry.status, outcome) {
             (Status::Building, _) => entry.missed = true,
-            (Status::Valid, Outcome::Stale | Outcome::Unknown) => entry.status = Status::Stale,
-            (Status::Valid, Outcome::Changed(state, change)) => {
-                // Built anew since it was touched: before our rows could be seen (it would have been missed), but
-                // without them.
-                if change.is_empty() {
-                    return;
-                }
+            (Status::Valid, Outcome::Stale | Outcome::Unknown) => stale(entry),
+            // Built anew since it was touched: before our rows could be seen (it would have been missed), but without
+            // them.
+            (Status::Valid, Outcome::Changed(state, change)) if !change.is_empty() => {
                 if entry.incarnation == handle.incarnation && entry.version == handle.version {
                     entry.state = *state;
                 } else {
@@ -238,25 +378,31 @@ pub fn commit(handle: &Handle, outcome: Outcome<'_>, spoiled: bool) {
                 entry.version += 1;
                 entry.dirty = true;
             }
-            (Status::Stale | Status::Free, _) => (),
+            (Status::Valid, Outcome::Changed(..)) | (Status::Stale | Status::Free, _) => (),
+        }
+        let is_current = entry.status == Status::Valid;
+        match detector {
+            DetectorOutcome::Unchanged => (),
+            DetectorOutcome::Unwanted => {
+                entry.detector.detach();
+                entry.detector.unwanted = true;
+            }
+            DetectorOutcome::InTable => entry.detector.forget(),
+            DetectorOutcome::Learned(state) => {
+                entry.detector.settle(handle.detector_version, state, is_current);
+            }
         }
     });
 }
 
+/// Another session committed a state of the detector with a newer reading, or an older one, than this transaction has.
+pub fn count_overruled() {
+    slabs::count_overruled();
+}
+
 /// Touches a sensor whose entry this transaction will make stale, if there is one.
 pub fn touch_absent(key: SensorKey) -> Option<Handle> {
-    with_entry(&key, |index, entry| {
-        entry.in_flight += 1;
-        Handle {
-            key,
-            index,
-            incarnation: entry.incarnation,
-            version: entry.version,
-            claimed_before: i64::MAX,
-            checkpointed: entry.checkpointed,
-            flushing: entry.flushing > 0,
-        }
-    })
+    with_entry(&key, Handle::touching)
 }
 
 /// Ends a touch of a transaction that rolled back, whether it [`announce`]d a commit or not.
@@ -285,6 +431,7 @@ pub fn mark_all_stale() {
 
 /// A build under way may have read what has changed.
 fn stale(entry: &mut Entry) {
+    entry.detector.current = false;
     match entry.status {
         Status::Valid => entry.status = Status::Stale,
         Status::Building => entry.missed = true,
@@ -312,63 +459,6 @@ pub fn peek(key: &SensorKey) -> Option<Box<SensorState>> {
     .flatten()
 }
 
-/// A changed entry on its way to disk.
-pub struct Unflushed {
-    /// The sensor.
-    pub sensor_id: [u8; 16],
-    /// Its device.
-    pub device_id: [u8; 16],
-    /// Its state.
-    pub state: SensorState,
-    /// Whether the state may serve as a checkpoint: no transaction was writing the sensor.
-    pub is_checkpoint: bool,
-    /// Tells [`was_spoiled`] what happened since.
-    spoils: u32,
-    untracked_begun: u64,
-}
-
-/// Copies of the current database's changed entries, which count as flushed from now on.
-///
-/// Memory for `limit` of them is taken before any lock is.
-pub fn take_unflushed(limit: usize) -> Vec<Unflushed> {
-    let mut taken = Vec::with_capacity(limit);
-    // Read first: who begins after this is noticed by `was_spoiled`.
-    let untracked_begun = header().untracked_begun.load(Ordering::SeqCst);
-    let all_tracked = header().untracked.load(Ordering::SeqCst) == 0;
-    visit_database(|entry| {
-        if entry.dirty && entry.status == Status::Valid && taken.len() < limit {
-            let is_checkpoint = entry.in_flight == 0 && all_tracked;
-            entry.dirty = !is_checkpoint;
-            entry.checkpointed |= is_checkpoint;
-            entry.flushing += 1;
-            taken.push(Unflushed {
-                sensor_id: entry.key.sensor_id,
-                device_id: entry.device_id,
-                state: entry.state,
-                is_checkpoint,
-                spoils: entry.spoils,
-                untracked_begun,
-            });
-        }
-    });
-    taken
-}
-
-/// Says that a state on its way to disk is incomplete, before the row on disk is told so.
-///
-/// A state is written down in three steps: take, write, ask [`was_spoiled`]. One that is spoiled tells its entry, and then
-/// the row. If the question came too early for the first, then the row was there for the second, which waits for its writer.
-pub fn spoil_flushing(handle: &Handle) {
-    with_touched(handle, |entry| entry.spoils = entry.spoils.wrapping_add(1));
-}
-
-/// Whether a state that was taken and written as a checkpoint turned out not to be one. To be asked when it is written.
-pub fn was_spoiled(taken: &Unflushed) -> bool {
-    let key = SensorKey::here(taken.sensor_id);
-    let spoils = with_entry(&key, |_, entry| entry.spoils);
-    spoils != Some(taken.spoils) || header().untracked_begun.load(Ordering::SeqCst) != taken.untracked_begun
-}
-
 /// This transaction will change readings of sensors whose entries do not know of it. Until [`end_untracked`] nothing is a
 /// checkpoint.
 pub fn begin_untracked() {
@@ -379,14 +469,6 @@ pub fn begin_untracked() {
 /// Ends what [`begin_untracked`] began, once the entries concerned are stale.
 pub fn end_untracked() {
     header().untracked.fetch_sub(1, Ordering::SeqCst);
-}
-
-/// The transaction that wrote the entry down has ended; if it rolled back, the change is still to be written.
-pub fn end_flush(key: &SensorKey, committed: bool) {
-    with_entry(key, |_, entry| {
-        entry.flushing = entry.flushing.saturating_sub(1);
-        entry.dirty |= !committed;
-    });
 }
 
 /// Figures over all databases.

@@ -8,6 +8,7 @@ use iot_core::sensor_state::SensorState;
 use pgrx::pg_sys;
 
 use super::lock::Held;
+use super::slabs::Attached;
 
 /// Locks over the hash chains.
 const PARTITIONS: usize = 128;
@@ -80,6 +81,7 @@ pub(super) struct Entry {
     /// Newest time that any transaction ever offered; higher than the state's when one rolled back.
     pub(super) claimed: i64,
     pub(super) device_id: [u8; 16],
+    pub(super) detector: Attached,
     pub(super) state: SensorState,
 }
 
@@ -257,12 +259,19 @@ pub(super) fn allocate(key: SensorKey, device_id: [u8; 16]) -> bool {
             version: 0,
             claimed: i64::MAX,
             device_id,
+            detector: Attached::NONE,
             state: SensorState::default(),
         };
         *CHAINS.add(chain) = index;
     }
     header().tracked.fetch_add(1, Ordering::Relaxed);
     true
+}
+
+/// Runs `work` under the lock of allocation. The order of locks is partition, then allocation.
+pub(super) fn with_allocation<T>(work: impl FnOnce() -> T) -> T {
+    let _held = exclusive(ALLOCATION);
+    work()
 }
 
 fn take_free() -> Option<u32> {
@@ -277,7 +286,7 @@ fn take_free() -> Option<u32> {
     }
 }
 
-/// The order of locks is partition, then allocation.
+/// The order of locks is that of [`with_allocation`].
 fn give_back(index: u32) {
     let _held = exclusive(ALLOCATION);
     // SAFETY: the caller took the entry out of its chain, or never put it into one.
@@ -351,12 +360,13 @@ fn try_evict(index: u32, even_unwritten: bool) -> Eviction {
             (*entry).used = false;
             return Eviction::Refused;
         }
-        if (*entry).dirty && !even_unwritten {
+        if ((*entry).dirty || (*entry).detector.dirty) && !even_unwritten {
             return Eviction::Unwritten;
         }
         if !unlink(chain, index) {
             return Eviction::Refused;
         }
+        (*entry).detector.detach();
         (*entry).status = Status::Free;
     }
     header().evicted.fetch_add(1, Ordering::Relaxed);
@@ -377,6 +387,7 @@ pub(super) fn remove_database(database: u32) {
                     let entry = ENTRIES.add(index as usize);
                     if (*entry).key.database == database && (*entry).in_flight == 0 {
                         *link = (*entry).next;
+                        (*entry).detector.detach();
                         give_back(index);
                         header().tracked.fetch_sub(1, Ordering::Relaxed);
                     } else {
@@ -442,6 +453,23 @@ pub(super) fn with_entry_at<T>(index: u32, key: &SensorKey, work: impl FnOnce(&m
     let _held = exclusive(partition_of(chain_of(key)));
     // SAFETY: an entry with this key is on a chain of the partition whose lock is held. That the key stands there is
     // checked under the lock; an entry of another key is not looked at further.
+    unsafe {
+        let entry = ENTRIES.add(index as usize);
+        if (*entry).status == Status::Free || (*entry).key != *key {
+            return None;
+        }
+        Some(work(&mut *entry))
+    }
+}
+
+/// As [`with_entry_at`], unless somebody holds the lock.
+pub(super) fn try_with_entry_at<T>(
+    index: u32,
+    key: &SensorKey,
+    work: impl FnOnce(&mut Entry) -> T,
+) -> Option<T> {
+    let _held = try_exclusive(partition_of(chain_of(key)))?;
+    // SAFETY: as in `with_entry_at`.
     unsafe {
         let entry = ENTRIES.add(index as usize);
         if (*entry).status == Status::Free || (*entry).key != *key {

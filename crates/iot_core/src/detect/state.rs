@@ -14,6 +14,10 @@ const VERSION: u8 = 1;
 /// Readings before a detector is useful.
 pub(super) const LEARNING: u32 = 30;
 
+const fn larger(one: usize, other: usize) -> usize {
+    if one > other { one } else { other }
+}
+
 /// What a detector knows of one sensor: fixed in size, whatever has been observed.
 ///
 /// Of the kinds, `Zscore` is not here: its window is a [`super::ZscoreWindow`].
@@ -53,6 +57,30 @@ impl DetectorState {
         };
         let newest = Timestamp::NEGATIVE_INFINITY;
         Some(Self { model, episode: Episode::default(), newest, readings: 0 })
+    }
+
+    /// One that begins with stored `readings`, given in order of arrival: it learns from each that was news when it came.
+    ///
+    /// Where most came before their time, as history does that was loaded backwards, their arrival says nothing, and they
+    /// count in order of time.
+    pub fn warmed_up(kind: DetectorKind, mut readings: Vec<(Timestamp, f64)>) -> Option<Self> {
+        let mut newest = None;
+        let is_news = |&(at, _): &(Timestamp, f64)| {
+            let is_news = newest.is_none_or(|newest| at > newest);
+            newest = newest.max(Some(at));
+            is_news
+        };
+        let news: Vec<(Timestamp, f64)> = readings.iter().copied().filter(is_news).collect();
+        if news.len() * 2 >= readings.len() {
+            readings = news;
+        } else {
+            readings.sort_by_key(|&(at, _)| at);
+        }
+        let mut state = Self::new(kind)?;
+        for (at, value) in readings {
+            state.observe(at, value);
+        }
+        Some(state)
     }
 
     /// Its kind.
@@ -149,6 +177,12 @@ impl DetectorState {
             }
     }
 
+    /// Bytes of the largest byte form.
+    pub const LARGEST_ENCODED_LEN: usize = larger(
+        larger(Self::encoded_len(DetectorKind::Robust), Self::encoded_len(DetectorKind::Ewma)),
+        larger(Self::encoded_len(DetectorKind::Seasonal), Self::encoded_len(DetectorKind::Adaptive)),
+    );
+
     /// Writes the byte form into the first [`Self::encoded_len`] bytes; false when there are fewer.
     pub fn encode(&self, bytes: &mut [u8]) -> bool {
         let mut writer = Writer::new(bytes);
@@ -196,4 +230,55 @@ impl DetectorState {
 /// A value whose square is finite.
 fn bounded(value: f64) -> f64 {
     if value.is_nan() { 0.0 } else { value.clamp(-MAGNITUDE, MAGNITUDE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [DetectorKind; 4] =
+        [DetectorKind::Robust, DetectorKind::Ewma, DetectorKind::Seasonal, DetectorKind::Adaptive];
+
+    fn series(count: i64) -> Vec<(Timestamp, f64)> {
+        (0..count).map(|step| (Timestamp(step * 60_000_000), (step * 7_919 % 1_000) as f64)).collect()
+    }
+
+    fn after(kind: DetectorKind, readings: &[(Timestamp, f64)]) -> DetectorState {
+        let mut state = DetectorState::new(kind).unwrap();
+        readings.iter().for_each(|&(at, value)| {
+            state.observe(at, value);
+        });
+        state
+    }
+
+    #[test]
+    fn the_largest_byte_form_holds_each() {
+        let lengths = DetectorKind::ALL.map(DetectorState::encoded_len);
+        assert_eq!(lengths.into_iter().max(), Some(DetectorState::LARGEST_ENCODED_LEN));
+    }
+
+    #[test]
+    fn a_warm_up_in_order_of_arrival_is_the_state_that_came_of_it() {
+        for kind in KINDS {
+            let in_order = series(300);
+            let mut arrived = in_order.clone();
+            // Late ones and repeated times, which were scored and not learned from.
+            for number in [50, 120, 121, 299] {
+                arrived.insert(number + 1, (Timestamp(arrived[number].0.0 - 30_000_000), 1e6));
+                arrived.insert(number + 2, (arrived[number].0, -1e6));
+            }
+            assert_eq!(DetectorState::warmed_up(kind, arrived), Some(after(kind, &in_order)));
+            assert_eq!(DetectorState::warmed_up(kind, Vec::new()), DetectorState::new(kind));
+        }
+        assert_eq!(DetectorState::warmed_up(DetectorKind::Zscore, series(3)), None);
+    }
+
+    #[test]
+    fn history_that_was_loaded_backwards_is_learned_forwards() {
+        for kind in KINDS {
+            let in_order = series(300);
+            let backwards = in_order.iter().rev().copied().collect();
+            assert_eq!(DetectorState::warmed_up(kind, backwards), Some(after(kind, &in_order)));
+        }
+    }
 }
