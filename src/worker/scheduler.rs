@@ -6,13 +6,13 @@ use pgrx::pg_sys::Oid;
 use super::{Look, look};
 use crate::error::{IotResult, OrRaise};
 use crate::job::{self, DueJob};
-use crate::pg::shared::schedule::{self, Assignment};
+use crate::pg::shared::schedule::{self, Assignment, Kind};
 use crate::pg::statement::{Session, with_session};
 use crate::pg::{background, clock, security};
 
 /// Looks, in a worker that the launcher started.
 pub fn schedule(place: u32) {
-    let Some(assignment) = schedule::adopt(place) else { return };
+    let Some(assignment) = schedule::adopt(place, Kind::Scheduler) else { return };
     background::begin_in_database(assignment.database);
     if !schedule::arrive(place) {
         return;
