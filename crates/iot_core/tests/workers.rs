@@ -1,5 +1,7 @@
 //! Laws of the launcher's decision, whatever the databases and workers look like.
 
+#![allow(clippy::unwrap_used)]
+
 use iot_core::time::Timestamp;
 use iot_core::worker::{Database, Limits, Request, Start, Task, Worker, decide};
 use proptest::prelude::*;
