@@ -6,7 +6,7 @@ from threading import Thread
 import psycopg
 import pytest
 
-from cluster import Cluster, cpu_seconds, wait_until
+from cluster import Cluster, ClusterError, cpu_seconds, wait_until
 from jobs import (
     JOB_WORKER, LAUNCHER, add_job, new_database, outcomes, wait_for, wait_for_idle, wait_for_worker, workers,
 )
@@ -145,6 +145,25 @@ def test_errors_of_other_statements_keep_what_they_say(admin, busy):
         connection.execute("INSERT INTO public.t VALUES (-1)")
         connection.execute("ALTER TABLE public.t ADD CONSTRAINT positive CHECK (a > 0)")
     assert (caught.value.diag.constraint_name, caught.value.diag.table_name) == ("positive", "t")
+
+
+@pytest.mark.parametrize("libraries", ["iot_ext, pg_stat_statements", "pg_stat_statements, iot_ext"])
+def test_hooks_of_others_are_called(libraries):
+    try:
+        cluster = Cluster(settings={"shared_preload_libraries": libraries, "pg_stat_statements.track_utility": "on"}).start()
+    except ClusterError as error:
+        assert "pg_stat_statements" in str(error)
+        pytest.skip("this PostgreSQL has no pg_stat_statements")
+    with cluster:
+        database = new_database(cluster)
+        database.execute("CREATE EXTENSION pg_stat_statements")
+        other = new_database(cluster)
+        add_job(other, "long", "SELECT pg_sleep(600)")
+        wait_for_worker(database.connection, query="%pg_sleep%")
+        other.connection.close()
+        database.execute(f"DROP DATABASE {other.name}")
+        seen = "SELECT calls FROM pg_stat_statements WHERE query = %s"
+        assert database.rows(seen, (f"DROP DATABASE {other.name}",)) == [(1,)]
 
 
 # Copies by dump and by streaming

@@ -4,7 +4,8 @@
 use crate::error::OrRaise;
 use crate::pg::background::{self, DatabaseRow};
 use crate::pg::relation::in_schema_iot;
-use crate::pg::shared::{databases, schedule};
+use crate::pg::shared::databases;
+use crate::pg::shared::schedule::{self, Kind};
 
 /// Finds the databases that have something to write down, and gives up what is left of those that are gone.
 pub fn changed_databases(all: &[DatabaseRow]) -> Vec<u32> {
@@ -24,7 +25,7 @@ pub fn changed_databases(all: &[DatabaseRow]) -> Vec<u32> {
 
 /// Writes down the state of one database, in a worker that the launcher started.
 pub fn flush(place: u32) {
-    let Some(assignment) = schedule::adopt(place) else { return };
+    let Some(assignment) = schedule::adopt(place, Kind::Flush) else { return };
     let database = assignment.database;
     background::begin_in_database(database);
     if !schedule::arrive(place) {

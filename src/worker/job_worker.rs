@@ -9,14 +9,14 @@ use super::{Look, has_jobs, look};
 use crate::error::OrRaise;
 use crate::job::{self, Claimed, DueJob, Outcome, Progress, Work};
 use crate::pg::failure::Failure;
-use crate::pg::shared::schedule::{self, Assignment};
+use crate::pg::shared::schedule::{self, Assignment, Kind};
 use crate::pg::statement::with_session;
 use crate::pg::timer::StatementTimer;
 use crate::pg::{background, clock, top_level};
 
 /// Runs jobs until none is due, in a worker that the launcher started.
 pub fn run_jobs(place: u32) {
-    let Some(assignment) = schedule::adopt(place) else { return };
+    let Some(assignment) = schedule::adopt(place, Kind::Jobs) else { return };
     background::obey_signals();
     background::connect(assignment.database, Some(Oid::from_u32(assignment.owner)));
     if !schedule::arrive(place) {

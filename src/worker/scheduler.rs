@@ -7,7 +7,7 @@ use super::{Look, look};
 use crate::error::{IotResult, OrRaise};
 use crate::job::{self, DueJob};
 use crate::pg::relation::in_schema_iot;
-use crate::pg::shared::schedule::{self, Assignment};
+use crate::pg::shared::schedule::{self, Assignment, Kind};
 use crate::pg::shared::sensors;
 use crate::pg::statement::{Session, with_session};
 use crate::pg::{background, clock, security};
@@ -18,7 +18,7 @@ const MOST_STATES: usize = 20_000;
 
 /// Looks, in a worker that the launcher started.
 pub fn schedule(place: u32) {
-    let Some(assignment) = schedule::adopt(place) else { return };
+    let Some(assignment) = schedule::adopt(place, Kind::Scheduler) else { return };
     background::begin_in_database(assignment.database);
     if !schedule::arrive(place) {
         return;

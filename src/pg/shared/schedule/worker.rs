@@ -24,12 +24,13 @@ pub struct Assignment {
 }
 
 /// Takes the place that was reserved for this process. `None`: it is not wanted any more.
-pub fn adopt(place: u32) -> Option<Assignment> {
+pub fn adopt(place: u32, kind: Kind) -> Option<Assignment> {
     let locked = lock()?;
     let is_held =
         locked.header.workers.get(place as usize).is_none_or(|worker| locked.is_held(worker.database));
     let worker = locked.header.workers.get_mut(place as usize)?;
-    if worker.stage != Stage::Starting {
+    // One that comes too late may find its place given to another.
+    if worker.stage != Stage::Starting || worker.kind != kind {
         return None;
     }
     if is_held {
@@ -40,7 +41,7 @@ pub fn adopt(place: u32) -> Option<Assignment> {
     // SAFETY: set once when the process started.
     worker.pid = unsafe { pg_sys::MyProcPid };
     worker.since = 0;
-    let (kind, database, owner) = (worker.kind, worker.database, worker.owner);
+    let (database, owner) = (worker.database, worker.owner);
     let is_colleague = |other: &&WorkerRow| {
         other.is_running() && other.kind == kind && other.database == database && other.owner == owner
     };
