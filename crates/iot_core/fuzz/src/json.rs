@@ -44,7 +44,7 @@ pub fn walk(root: Value<'_>, visited: &mut usize) {
             }
             Value::Number(number) => {
                 let float = number.to_f64();
-                assert_eq!(number, number);
+                assert_eq!(number.cmp(&number), std::cmp::Ordering::Equal);
                 assert!(!float.is_nan() || !number.is_finite());
                 if number.is_zero() {
                     assert_eq!(float, 0.0);
