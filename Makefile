@@ -2,10 +2,10 @@
 # The work is done in scripts/; this file only names it.
 
 # PG=15|16|17|18 or PG_CONFIG=/path/to/pg_config: which PostgreSQL. PROFILE=release|dev: how the extension is built.
-export PG PG_CONFIG PROFILE DESTDIR DATA LABELS WAIT ARGS BENCH ALL SUMMARY_FILE
+export PG PG_CONFIG PROFILE DESTDIR DATA LABELS WAIT ARGS BENCH ALL SUMMARY_FILE TARGET
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-core lint test-db test-e2e install uninstall bench coverage clean
+.PHONY: help setup build demo test test-core lint test-db test-e2e install uninstall bench fuzz coverage clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -44,6 +44,9 @@ uninstall: ## remove it again
 
 bench: setup ## run the benches (BENCH=name for one)
 	@scripts/bench.sh
+
+fuzz: ## look for inputs that break the core (TARGET=name for one, SECONDS=60 for each)
+	@FUZZ_SECONDS='$(SECONDS)' scripts/fuzz.sh
 
 coverage: setup ## line coverage of the core crate
 	@scripts/coverage.sh

@@ -17,6 +17,7 @@ check() {
 }
 
 check "rustfmt" cargo fmt --all --check
+check "rustfmt, fuzz targets" cargo fmt --manifest-path crates/iot_core/fuzz/Cargo.toml --check
 check "clippy, pure crates" cargo clippy --quiet -p iot_core --all-targets -- -D warnings
 check "clippy, extension" cargo clippy --quiet --all-targets --no-default-features --features "$(features pg_test)" -- -D warnings
 # The check of the install script needs a build and so belongs to test-e2e.

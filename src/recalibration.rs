@@ -1,6 +1,8 @@
 //! `recalibrate`: stored readings by the calibration history as it is now. The procedure itself is PL/pgSQL, because it
 //! commits between batches; here is what it calls.
 
+use std::collections::BTreeSet;
+
 use iot_core::ingest::{Differences, RecalibrationTotals};
 use iot_core::time::Timestamp;
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
@@ -14,6 +16,7 @@ use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::relation::in_schema_iot;
 use crate::pg::statement::{Session, with_session};
 use crate::pg::{clock, transaction};
+use crate::processing;
 
 /// Readings per transaction: a second or two of locks, and few enough to hold in memory.
 const BATCH: usize = 10_000;
@@ -103,8 +106,15 @@ fn batch(
     totals: &mut RecalibrationTotals,
 ) -> IotResult<Option<Timestamp>> {
     require_tables()?;
-    with_session(|session| {
-        let profile = load(session, sensor_id)?;
+    let profile = with_session(|session| load(session, sensor_id))?;
+    // Results of rules go with the readings: whoever runs rules that read these waits from here on.
+    let rules = if recalibration.is_some() { processing::rules_of(profile.device_id)? } else { None };
+    let mut changed = processing::Changed::new();
+    let next = with_session(|session| {
+        let key = rules.as_ref().and_then(|rules| rules.key(sensor_id.as_bytes()));
+        if let Some((rules, key)) = rules.as_ref().zip(key) {
+            processing::lock(session, rules, BTreeSet::from([key]))?;
+        }
         let readings = recalibration::readings(session, sensor_id, range, BATCH, recalibration.is_some())?;
         let next = readings.last().filter(|_| readings.len() >= BATCH).map(|(at, ..)| Timestamp(at.0 + 1));
         let mut changes = Changes::default();
@@ -119,6 +129,9 @@ fn batch(
             })?;
             match reading.recalibrated(calibrated.0, &profile.limits.physical_range) {
                 Some(new) => {
+                    if let Some(key) = key.filter(|_| new.value != reading.value) {
+                        changed.insert((key, at));
+                    }
                     totals.count_changed(reading.value, new.value);
                     changes.push(at, data_id, new);
                 }
@@ -131,7 +144,11 @@ fn batch(
             recalibration::progress(session, (number, sensor_id), progressed_to, next.is_none(), totals)?;
         }
         Ok(next)
-    })
+    })?;
+    if let Some(rules) = rules {
+        processing::run_again(&rules, profile.organization_id, &changed, false)?;
+    }
+    Ok(next)
 }
 
 /// The sensor with its calibration history as the caller sees it now, whatever is cached.

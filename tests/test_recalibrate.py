@@ -34,7 +34,8 @@ def role(database):
     """A role with no more than what docs/calibration.md names."""
     database.execute(f"CREATE ROLE {ROLE} LOGIN")
     database.execute(f"GRANT USAGE ON SCHEMA iot TO {ROLE}")
-    database.execute(f"GRANT SELECT ON iot.sensors, iot.devices, iot.sensor_calibrations TO {ROLE}")
+    database.execute(
+        f"GRANT SELECT ON iot.sensors, iot.devices, iot.sensor_calibrations, iot.data_processing_rules TO {ROLE}")
     database.execute(f"GRANT SELECT, UPDATE ON iot.sensor_data TO {ROLE}")
     database.execute(f"GRANT SELECT, INSERT, UPDATE ON iot.recalibrations TO {ROLE}")
     yield ROLE
@@ -123,6 +124,24 @@ def test_a_missing_privilege_stops_it(database, sensor, role, missing):
             connection.execute("CALL iot.recalibrate(%s)", (sensor,))
         database.execute(f"GRANT {missing} TO {role}")
         assert connection.execute("CALL iot.recalibrate(%s)", (sensor,)).fetchone()[:2] == (10, 10)
+
+
+def test_results_of_rules_take_privileges_of_their_own(database, sensor, role):
+    process(database.connection, sensor, 1, "2026-01-05 12:00+00")
+    database.execute(
+        "INSERT INTO iot.data_processing_rules (rule_name, rule_type, rule_definition)"
+        """ VALUES ('smooth', 'moving_average', '{"readings": 2}')""")
+    process(database.connection, sensor, 2, "2026-01-05 12:01+00")
+    correct(database, sensor, '{"offset": 10}')
+    with database.connect(role) as connection:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("CALL iot.recalibrate(%s)", (sensor,))
+        assert database.value("SELECT count(raw_value) FROM iot.sensor_data") == 0
+        database.execute(f"GRANT SELECT ON iot.organizations, iot.partition_policy TO {role}")
+        database.execute(f"GRANT SELECT, INSERT, UPDATE ON iot.processing_states TO {role}")
+        database.execute(f"GRANT SELECT, UPDATE ON iot.processed_data TO {role}")
+        assert connection.execute("CALL iot.recalibrate(%s)", (sensor,)).fetchone()[:2] == (2, 2)
+    assert database.value("SELECT processed_value FROM iot.processed_data") == 11.5
 
 
 def test_row_security_hides_readings_from_it(database, sensor, role):

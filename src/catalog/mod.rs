@@ -25,6 +25,7 @@ pub mod retention_rule;
 pub mod sensor;
 pub mod sensor_reference;
 pub mod sensor_state;
+pub mod series_reading;
 pub mod server;
 pub mod uniqueness;
 

@@ -1,7 +1,7 @@
 //! `iot.processed_data`: what processing rules made of readings.
 
 use pgrx::Uuid;
-use pgrx::datum::TimestampWithTimeZone;
+use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 
 use crate::error::IotResult;
 use crate::pg::statement::Session;
@@ -63,21 +63,54 @@ statement!(
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn insert(session: &mut Session<'_>, columns: Columns) -> IotResult<()> {
-    session.execute(
-        &INSERT,
-        &[
-            columns.measured_at.into(),
-            columns.value.into(),
-            columns.device_id.into(),
-            columns.sensor_id.into(),
-            columns.rule_id.into(),
-            columns.rule_version.into(),
-            columns.data_id.into(),
-            columns.output_name.into(),
-            columns.organization_id.into(),
-            columns.unit.into(),
-            columns.error.into(),
-        ],
-    )?;
+    session.execute(&INSERT, &columns.arguments())?;
     Ok(())
+}
+
+statement!(
+    /// A result that the rule never had is not made up: what was stored before the rule was written has none.
+    CORRECT: (
+        TIMESTAMPTZARRAYOID, FLOAT8ARRAYOID, UUIDARRAYOID, UUIDARRAYOID, UUIDARRAYOID, INT4ARRAYOID, UUIDARRAYOID,
+        TEXTARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
+    )
+    "UPDATE iot.processed_data p
+        SET processed_at = pg_catalog.clock_timestamp(), processed_value = o.value,
+            processing_rule_id = o.processing_rule_id, rule_version = o.rule_version, data_id = o.data_id,
+            organization_id = o.organization_id, unit = o.unit, evaluation_error = o.error
+       FROM ROWS FROM (
+            pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
+            pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8),
+            pg_catalog.unnest($9), pg_catalog.unnest($10), pg_catalog.unnest($11))
+         AS o (at, value, device_id, sensor_id, processing_rule_id, rule_version, data_id, output_name,
+               organization_id, unit, error)
+      WHERE p.device_id OPERATOR(pg_catalog.=) o.device_id
+        AND p.output_name OPERATOR(pg_catalog.=) o.output_name
+        AND p.measurement_timestamp OPERATOR(pg_catalog.=) o.at
+        AND p.series_id OPERATOR(pg_catalog.=) COALESCE(o.sensor_id, o.device_id)");
+
+/// Stores results in place of those that are there; others are left out.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn correct(session: &mut Session<'_>, columns: Columns) -> IotResult<()> {
+    session.execute(&CORRECT, &columns.arguments())?;
+    Ok(())
+}
+
+impl Columns {
+    fn arguments(self) -> [DatumWithOid<'static>; 11] {
+        [
+            self.measured_at.into(),
+            self.value.into(),
+            self.device_id.into(),
+            self.sensor_id.into(),
+            self.rule_id.into(),
+            self.rule_version.into(),
+            self.data_id.into(),
+            self.output_name.into(),
+            self.organization_id.into(),
+            self.unit.into(),
+            self.error.into(),
+        ]
+    }
 }

@@ -130,7 +130,7 @@ fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
         with_session(|session| sensor_state::store(session, written))?;
     }
     if let Some(processing) = processing {
-        processing.run(offered, &batch.outcome.judged)?;
+        processing.run(&batch.outcome.judged)?;
     }
     let stored = Instant::now();
 

@@ -157,6 +157,15 @@ impl Lent {
         self.directory.processing.of_devices(sensors.map(|profile| *profile.device_id.as_bytes()))
     }
 
+    /// The processing rules of a device, if it has any.
+    ///
+    /// # Errors
+    /// Only what PostgreSQL raises.
+    pub fn processing_rules_of(&mut self, device_id: Uuid) -> IotResult<Option<Rc<DeviceRules>>> {
+        let device_id = *device_id.as_bytes();
+        Ok(self.directory.processing.of_devices(std::iter::once(device_id))?.remove(&device_id))
+    }
+
     /// Which readings are accepted.
     ///
     /// # Errors

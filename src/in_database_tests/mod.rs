@@ -13,6 +13,7 @@ mod partition_manager;
 mod partitions;
 mod plain_tables;
 mod processing;
+mod processing_again;
 mod quality;
 mod readings;
 mod recalibrations;

@@ -1,26 +1,42 @@
 //! Processing rules: checking them when they are written, keeping those of each device ready, and running them for the
-//! readings of a batch, in the transaction that stores these.
+//! readings of a batch, in the transaction that stores these; and again when stored readings change.
 
+mod replay;
+mod results;
 mod rules;
 mod run;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use iot_core::processing::{DeviceSensor, RuleSet, RuleSetError, RuleSetProblem, RuleSource};
 use pgrx::datum::Uuid;
 use pgrx::pg_extern;
 
 use crate::catalog::processing_rule;
+use crate::engine::directory::Lent;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::jsonb::Jsonb;
 use crate::pg::statement::{Session, with_session};
 
+pub use replay::{Changed, lock, run as run_again};
 pub use rules::{Cache, DeviceRules};
 pub use run::prepare;
 
 /// Devices on which a rule is tried when it is written. More would make writing a rule about everything slow, and
 /// devices of one type are alike.
 const DEVICES_TRIED: i32 = 1_000;
+
+/// The rules of a device as the caller sees them now, if it has any.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn rules_of(device_id: Uuid) -> IotResult<Option<Rc<DeviceRules>>> {
+    let mut lent = Lent::new()?;
+    let rules = lent.processing_rules_of(device_id)?;
+    lent.give_back();
+    Ok(rules)
+}
 
 /// Called by the trigger on `iot.data_processing_rules`: what could never run is refused when it is written.
 #[pg_extern(sql = false)]

@@ -35,11 +35,13 @@ pub struct DeviceRules {
 /// What the readings of a sensor need and change.
 #[derive(Default)]
 pub struct SensorNeeds {
-    /// Whether they run any rule.
-    pub runs: bool,
+    /// Whether they run any rule, or may run some when they change.
+    pub matter: bool,
+    /// Whether nothing but the results for the reading itself follows from it.
+    pub is_local: bool,
     /// Other sensors whose newest values are read.
     pub sensors: Vec<u32>,
-    /// Series that may change.
+    /// Series that may change, or that nobody may change meanwhile.
     pub changed: Vec<SeriesKey>,
     /// Series that are only read.
     pub read: Vec<SeriesKey>,
@@ -94,14 +96,22 @@ impl DeviceRules {
 impl SensorNeeds {
     fn of(set: &RuleSet, key: u32) -> Self {
         let own: BTreeSet<u128> = set.rules_for(key).map(|rule| rule.id).collect();
-        let Needs { sensors, outputs, states } = set.needs(key);
+        let Needs { sensors, outputs, states, shared } = set.needs(key);
+        let replay = set.replay(BTreeSet::from([key]));
         let (written, read): (BTreeSet<SeriesKey>, _) = outputs.into_iter().partition(|series| {
             own.contains(&series.rule) && series.sensor.is_none_or(|sensor| sensor == key)
         });
         Self {
-            runs: !own.is_empty(),
+            matter: !own.is_empty() || !replay.is_empty(),
+            is_local: replay.is_local(),
             sensors: sensors.into_iter().collect(),
-            changed: written.union(&states).copied().collect(),
+            changed: written
+                .into_iter()
+                .chain(states)
+                .chain(shared)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
             read: read.into_iter().collect(),
         }
     }

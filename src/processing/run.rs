@@ -8,20 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use iot_core::ingest::QualityFlags;
-use iot_core::processing::{Memory, Observation, ProcessingState, Reading};
-use iot_core::time::Timestamp;
+use iot_core::processing::{Memory, Observation, ProcessingState, Reading, Replay};
 use pgrx::Uuid;
 
+use super::replay::{self, Changed};
+use super::results::{Computed, Results};
 use super::rules::DeviceRules;
-use crate::catalog::processed_data::{self, Columns};
 use crate::catalog::processing_state::{self, Series, StoredState};
 use crate::catalog::reading;
+use crate::catalog::series_reading::SeriesReading;
 use crate::engine::batch::Group;
 use crate::engine::directory::KeyMap;
-use crate::engine::judge::{Fate, Judged};
-use crate::engine::offered::Offered;
+use crate::engine::judge::{Fate, Judged, Place};
 use crate::error::{IotError, IotResult};
-use crate::partition;
 use crate::pg::clock;
 use crate::pg::statement::{Session, with_session};
 
@@ -31,6 +30,8 @@ struct Device {
     organization_id: Option<Uuid>,
     /// Numbers in the batch, each with the key of its sensor.
     readings: Vec<(u32, u32)>,
+    /// Sensors of which a stored reading gives way to one of the batch.
+    taken: BTreeSet<u32>,
     memory: Memory,
 }
 
@@ -65,11 +66,17 @@ pub fn prepare(
             rules: Rc::clone(rules),
             organization_id: profile.organization_id,
             readings: Vec::new(),
+            taken: BTreeSet::new(),
             memory: Memory::default(),
         });
+        let before = device.readings.len();
         device.readings.extend(group.readings.iter().filter(counts).map(|&number| (number, key)));
+        let is_taken = |(number, _): &(u32, u32)| judged[*number as usize].place == Place::Taken;
+        if device.readings[before..].iter().any(is_taken) {
+            device.taken.insert(key);
+        }
     }
-    devices.retain(|_, device| device.runs_a_rule());
+    devices.retain(|_, device| device.has_rules());
     if devices.is_empty() {
         return Ok(None);
     }
@@ -83,8 +90,8 @@ impl Device {
         self.readings.iter().map(|&(_, key)| key).collect()
     }
 
-    fn runs_a_rule(&self) -> bool {
-        self.keys().into_iter().any(|key| self.rules.needs(key).is_some_and(|needs| needs.runs))
+    fn has_rules(&self) -> bool {
+        self.keys().into_iter().any(|key| self.rules.needs(key).is_some_and(|needs| needs.matter))
     }
 
     fn remember(&mut self, stored: StoredState) {
@@ -117,7 +124,10 @@ impl Prepared {
         let mut changed: BTreeSet<Series> = BTreeSet::new();
         let mut read: BTreeSet<Series> = BTreeSet::new();
         let mut sensors: BTreeSet<[u8; 16]> = BTreeSet::new();
-        for Device { rules, readings, .. } in &self.0 {
+        for Device { rules, readings, taken, .. } in &self.0 {
+            if !taken.is_empty() {
+                changed.extend(replay::series(rules, taken.clone()));
+            }
             let keys: BTreeSet<u32> = readings.iter().map(|&(_, key)| key).collect();
             for needs in keys.into_iter().filter_map(|key| rules.needs(key)) {
                 changed.extend(needs.changed.iter().map(|&series| rules.stored(series)));
@@ -158,23 +168,53 @@ impl Prepared {
         }
     }
 
-    /// Runs the rules for the readings that were stored, in order of arrival, and writes results and states.
+    /// Runs the rules for the readings that were stored, in order of arrival, and writes results and states; then once
+    /// more for those that replace others.
     ///
     /// # Errors
     /// Only what PostgreSQL raises.
-    pub fn run(mut self, offered: &[Offered<'_>], judged: &[Judged]) -> IotResult<()> {
+    pub fn run(mut self, judged: &[Judged]) -> IotResult<()> {
         let mut results = Results::default();
+        let mut corrected = Results::default();
         let mut states = Vec::new();
+        let mut replaced: Vec<(Rc<DeviceRules>, Option<Uuid>, Changed)> = Vec::new();
         for device in &mut self.0 {
+            let mut changed = Changed::new();
+            let mut local: BTreeMap<u32, Replay<'_>> = BTreeMap::new();
             device.readings.sort_unstable();
             for &(number, sensor) in &device.readings {
                 let reading = &judged[number as usize];
-                if reading.fate != Fate::Stored {
-                    continue;
+                match reading.fate {
+                    Fate::Stored => {}
+                    Fate::Replaced if device.rules.needs(sensor).is_some_and(|needs| needs.is_local) => {
+                        let stored = SeriesReading {
+                            at: reading.at,
+                            data_id: reading.data_id,
+                            raw: reading.raw,
+                            value: reading.value,
+                        };
+                        let replay = local
+                            .entry(sensor)
+                            .or_insert_with(|| device.rules.set.replay(BTreeSet::from([sensor])));
+                        let rows = replay.observe(&replay::as_read(sensor, &stored), true);
+                        let tenant = device.organization_id;
+                        replay::collect(
+                            &device.rules,
+                            tenant,
+                            &stored,
+                            rows,
+                            true,
+                            (&mut results, &mut corrected),
+                        );
+                        continue;
+                    }
+                    Fate::Replaced => {
+                        changed.insert((sensor, reading.at));
+                        continue;
+                    }
+                    _ => continue,
                 }
-                let offer = &offered[number as usize];
-                let raw = offer.value.number().unwrap_or(reading.value);
-                let reading = Reading { sensor, time: reading.at, raw, value: reading.value };
+                let reading = Reading { sensor, time: reading.at, raw: reading.raw, value: reading.value };
                 for output in device.rules.set.run(&reading, &mut device.memory) {
                     let stored = device.rules.stored(output.series);
                     let key = (stored.device_id, output.name, reading.time, stored.sensor_id);
@@ -192,6 +232,9 @@ impl Prepared {
                     );
                 }
             }
+            if !changed.is_empty() {
+                replaced.push((Rc::clone(&device.rules), device.organization_id, changed));
+            }
             for series in device.memory.take_changed() {
                 states.push(StoredState {
                     series: device.rules.stored(series),
@@ -205,55 +248,13 @@ impl Prepared {
             }
         }
         results.write()?;
-        if states.is_empty() {
-            Ok(())
-        } else {
-            with_session(|session| processing_state::write(session, states))
+        corrected.correct()?;
+        if !states.is_empty() {
+            with_session(|session| processing_state::write(session, states))?;
         }
-    }
-}
-
-/// A result: what is stored beside its key.
-struct Computed<'a> {
-    rule_id: [u8; 16],
-    rule_version: i32,
-    unit: Option<&'a str>,
-    data_id: [u8; 16],
-    organization_id: Option<Uuid>,
-    result: Result<f64, String>,
-}
-
-/// Device, name, time and sensor of a result.
-type ResultKey<'a> = ([u8; 16], &'a str, Timestamp, Option<[u8; 16]>);
-
-/// Results in the order of their key, the last one of each.
-#[derive(Default)]
-struct Results<'a>(BTreeMap<ResultKey<'a>, Computed<'a>>);
-
-impl Results<'_> {
-    fn write(self) -> IotResult<()> {
-        if self.0.is_empty() {
-            return Ok(());
+        for (rules, organization_id, changed) in replaced {
+            replay::run(&rules, organization_id, &changed, true)?;
         }
-        partition::ensure_for(c"processed_data", self.0.keys().map(|&(_, _, at, _)| at))?;
-        let mut columns = Columns::default();
-        for ((device_id, name, at, sensor_id), computed) in self.0 {
-            columns.measured_at.push(clock::to_pg(at));
-            columns.device_id.push(Uuid::from_bytes(device_id));
-            columns.sensor_id.push(sensor_id.map(Uuid::from_bytes));
-            columns.rule_id.push(Uuid::from_bytes(computed.rule_id));
-            columns.rule_version.push(computed.rule_version);
-            columns.data_id.push(Uuid::from_bytes(computed.data_id));
-            columns.output_name.push(name.to_owned());
-            columns.organization_id.push(computed.organization_id);
-            columns.unit.push(computed.unit.map(str::to_owned));
-            let (value, error) = match computed.result {
-                Ok(value) => (Some(value), None),
-                Err(error) => (None, Some(error)),
-            };
-            columns.value.push(value);
-            columns.error.push(error);
-        }
-        with_session(|session| processed_data::insert(session, columns))
+        Ok(())
     }
 }

@@ -180,6 +180,7 @@ impl SensorState {
         if newest != i64::MIN {
             window.advance(Timestamp(newest));
         }
+        let mut newer = None;
         while !rest.is_empty() {
             let [age] = take(&mut rest)?;
             let bucket = SubBucket {
@@ -187,8 +188,8 @@ impl SensorState {
                 mean: f64::from_le_bytes(take(&mut rest)?),
                 m2: f64::from_le_bytes(take(&mut rest)?),
             };
-            let plausible = bucket.mean.is_finite() && bucket.m2 >= 0.0 && bucket.m2.is_finite();
-            if !plausible || !window.set_sub_bucket(age, bucket) {
+            let in_order = newer.replace(age).is_none_or(|newer| newer < age);
+            if !in_order || !bucket.is_possible() || !window.set_sub_bucket(age, bucket) {
                 return None;
             }
         }
@@ -275,6 +276,44 @@ mod tests {
             );
         }
         assert_eq!(SensorState::decode(&[2; 400]), None);
+    }
+
+    #[test]
+    fn bytes_that_no_state_has_are_refused() {
+        let mut state = SensorState::default();
+        for step in 0..3 {
+            observe(&mut state, None, &reading(step * 3_600_000_000, 1e150, step, true));
+        }
+        let (bytes, bucket) = (state.encode(), |number: usize| HEAD + number * BUCKET);
+        assert_eq!(SensorState::decode(&bytes), Some(state));
+        let changed = |at: usize, new: &[u8]| {
+            let mut changed = bytes.clone();
+            changed[at..at + new.len()].copy_from_slice(new);
+            SensorState::decode(&changed)
+        };
+        // A mean and a sum of squares that would overflow with the next reading.
+        assert_eq!(changed(bucket(1) + 5, &1e200_f64.to_le_bytes()), None);
+        assert_eq!(changed(bucket(1) + 13, &1e303_f64.to_le_bytes()), None);
+        assert_eq!(changed(bucket(1) + 1, &[0; 4]), None, "a sub-bucket of nothing");
+        assert_eq!(changed(bucket(1), &[bytes[bucket(2)]]), None, "the same one twice");
+    }
+
+    #[test]
+    fn sums_of_squares_stay_finite() {
+        let mut state = SensorState::default();
+        observe(&mut state, None, &reading(0, 1e150, 0, true));
+        let mut bytes = state.encode();
+        bytes[HEAD + 1..HEAD + 5].copy_from_slice(&u32::MAX.to_le_bytes());
+        bytes[HEAD + 13..].copy_from_slice(&f64::MAX.to_le_bytes());
+        let mut state = SensorState::decode(&bytes).unwrap();
+        let mut change = SensorChange::default();
+        let elsewhere = state;
+        observe(&mut state, Some(&mut change), &reading(1, -1e150, 1, true));
+        let mut merged = elsewhere;
+        merged.merge(&change);
+        for state in [state, merged] {
+            assert!(SensorState::decode(&state.encode()).is_some());
+        }
     }
 
     #[test]

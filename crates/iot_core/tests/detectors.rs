@@ -170,6 +170,18 @@ fn bytes_that_are_no_state() {
     assert_eq!(DetectorState::decode(&[]), None);
 }
 
+/// Their next step would overflow.
+#[test]
+fn counts_that_no_detector_reaches_are_refused() {
+    let bytes = encoded(&DetectorState::new(DetectorKind::Adaptive).unwrap());
+    // The last calibrator's readings in a block, before the habituation.
+    for (end, most) in [(bytes.len() - 8, u32::MAX), (bytes.len() - 8, u32::MAX - 1)] {
+        let mut bytes = bytes.clone();
+        bytes[end - 4..end].copy_from_slice(&most.to_le_bytes());
+        assert_eq!(DetectorState::decode(&bytes).is_none(), most == u32::MAX);
+    }
+}
+
 fn kinds() -> impl Strategy<Value = DetectorKind> {
     proptest::sample::select(&STATEFUL[..])
 }

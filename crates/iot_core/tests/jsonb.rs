@@ -128,6 +128,19 @@ fn numbers_that_json_does_not_know() {
     }
 }
 
+/// PostgreSQL writes zero with the weight 0.
+#[test]
+fn a_zero_with_a_weight_is_zero() {
+    let mut image = encode(&json!(0));
+    let at = image.len() - 2;
+    for weight in [1_u16, 6, 63, 0x40] {
+        image[at..].copy_from_slice(&(0x8000 | weight).to_ne_bytes());
+        let root = Document::new(&image).root();
+        let Read::Number(number) = root else { panic!("{root:?}") };
+        assert_eq!((number.to_f64(), number.to_i64(), number.is_zero()), (0.0, Some(0), true), "{weight}");
+    }
+}
+
 #[test]
 fn numbers_compare_by_value() {
     let texts = [

@@ -301,6 +301,20 @@ fn refusals() {
     }
 }
 
+/// `jsonb` cannot hold them; whoever reads a value need not look again.
+#[test]
+fn numbers_that_are_not_finite_are_refused() {
+    for header in [0xC000_u16, 0xD000, 0xF000] {
+        let mut image = encode(&json!({"sensor_id": "00112233-4455-6677-8899-aabbccddeeff", "value": 1}));
+        let number = 1_u16.to_ne_bytes();
+        let at = image.windows(2).rposition(|pair| *pair == number).unwrap() - 2;
+        image[at..at + 2].copy_from_slice(&header.to_ne_bytes());
+        let value = readings(&Document::new(&image)).unwrap().next().unwrap();
+        let error = OfferedReading::from_value(value).unwrap_err();
+        assert!(matches!(error, PayloadError::OutOfRange { .. }), "{header:x}: {error}");
+    }
+}
+
 #[test]
 fn arrays_and_single_objects() {
     let count = |value: Value| {

@@ -1,6 +1,6 @@
 //! The 24-hour window of a sensor in bounded memory: a ring of half-hour sub-buckets.
 
-use super::{Moments, SUB_BUCKET, WINDOW, WindowStatistics};
+use super::{MAGNITUDE, MAXIMUM_VARIANCE, Moments, SUB_BUCKET, WINDOW, WindowStatistics};
 use crate::time::Timestamp;
 
 /// Sub-buckets in the ring: the 24 hours before that of the high-water mark, and that one.
@@ -22,12 +22,23 @@ impl SubBucket {
         self.count = self.count.saturating_add(1);
         let before = value - self.mean;
         self.mean += before / f64::from(self.count);
-        self.m2 += before * (value - self.mean);
+        // Millions of values at the end of double precision would have a sum beyond it.
+        self.m2 = (self.m2 + before * (value - self.mean)).min(f64::MAX);
+    }
+
+    /// Whether so many values of at most [`MAGNITUDE`] can have left this.
+    pub(crate) fn is_possible(&self) -> bool {
+        let most = MAXIMUM_VARIANCE * f64::from(self.count);
+        self.count > 0 && self.mean.abs() <= 2.0 * MAGNITUDE && (0.0..=most.min(f64::MAX)).contains(&self.m2)
     }
 
     fn merge(self, other: Self) -> Self {
         let merged = Moments::from(self).merge(Moments::from(other));
-        Self { count: u32::try_from(merged.count).unwrap_or(u32::MAX), mean: merged.mean, m2: merged.m2 }
+        Self {
+            count: u32::try_from(merged.count).unwrap_or(u32::MAX),
+            mean: merged.mean,
+            m2: merged.m2.min(f64::MAX),
+        }
     }
 }
 

@@ -178,6 +178,9 @@ impl Finite<'_> {
         for position in 0..self.digits.len() {
             mantissa = mantissa * 10_000 + u64::from(self.digit(position));
         }
+        if mantissa == 0 {
+            return Some(0.0);
+        }
         let mut exponent = self.exponent(self.digits.len());
         while mantissa > LARGEST_EXACT_MANTISSA && mantissa.is_multiple_of(10) {
             mantissa /= 10;

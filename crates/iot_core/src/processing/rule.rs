@@ -1,6 +1,7 @@
 //! A rule in its parsed form.
 
 use super::expression::Expression;
+use super::state::MAXIMUM_ENTRIES;
 use crate::time::{MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND};
 
 /// One processing rule: what it reads, what it does, and how its results are called.
@@ -143,6 +144,14 @@ impl ProcessingRule {
             Operation::Expression { expression, .. } => !expression.uses(VALUE) && !expression.uses(RAW),
             _ => false,
         }
+    }
+}
+
+impl Window {
+    /// Length of a step of a window of time, in microseconds: a thousandth, rounded up.
+    pub(super) fn step(micros: i64) -> i64 {
+        let entries = MAXIMUM_ENTRIES as i64;
+        (micros / entries + i64::from(micros % entries != 0)).max(1)
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Needs {
     pub outputs: BTreeSet<SeriesKey>,
     /// Series whose states are used.
     pub states: BTreeSet<SeriesKey>,
+    /// Series made of what other sensors have said last. Who changes that must not do so while they are computed.
+    pub shared: BTreeSet<SeriesKey>,
 }
 
 impl RuleSet {
@@ -160,9 +162,11 @@ impl RuleSet {
                 match source {
                     Source::Sensor(other) if other != sensor => {
                         needs.sensors.insert(other);
+                        needs.shared.insert(self.series(node));
                     }
                     Source::Output(index) if !self.nodes[index].triggers.contains(&sensor) => {
                         needs.outputs.insert(self.series(&self.nodes[index]));
+                        needs.shared.insert(self.series(node));
                     }
                     _ => {}
                 }

@@ -47,12 +47,24 @@ impl RuleSet {
     /// For `moving_average` and `difference` see [`ProcessingState`].
     pub fn run(&self, reading: &Reading, memory: &mut Memory) -> Vec<Output<'_>> {
         let mut outputs = Vec::new();
+        self.run_nodes(reading, memory, |_| true, |_, result| outputs.extend(result));
+        outputs
+    }
+
+    /// Runs the `wanted` nodes, and tells for each of them what came of it; `None` stands for a missing result.
+    pub(super) fn run_nodes<'a>(
+        &'a self,
+        reading: &Reading,
+        memory: &mut Memory,
+        wanted: impl Fn(usize) -> bool,
+        mut visit: impl FnMut(usize, Option<Output<'a>>),
+    ) {
         let mut results = Results::new();
         if reading.value.is_finite() {
             let observation = Observation { time: reading.time, value: reading.value };
             memory.note_sensor(reading.sensor, observation);
         }
-        for index in self.runs.get(&reading.sensor).into_iter().flatten() {
+        for index in self.runs.get(&reading.sensor).into_iter().flatten().filter(|index| wanted(**index)) {
             let node = &self.nodes[*index];
             let rule = &self.rules[node.rule];
             let series = self.series(node);
@@ -63,16 +75,17 @@ impl RuleSet {
                 Ok(result) => result.map(|value| value + 0.0),
                 Err(_) => None,
             };
-            if let Some(result) = value.map(Ok).or(result.err().map(Err)) {
-                outputs.push(Output { rule: node.rule, series, name: &rule.output, result });
-            }
+            let output = value.map(Ok).or(result.err().map(Err));
+            visit(
+                *index,
+                output.map(|result| Output { rule: node.rule, series, name: &rule.output, result }),
+            );
             if let Some(value) = value.filter(|_| node.is_kept) {
                 memory.note_output(series, Observation { time: reading.time, value });
                 memory.mark_changed(series);
             }
             results.push((*index, value));
         }
-        outputs
     }
 }
 

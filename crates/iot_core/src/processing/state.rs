@@ -129,9 +129,7 @@ fn without_overflow(mean: f64) -> f64 {
 
 /// Number of the step of a window of this length in which `time` lies.
 pub(super) fn step_index(time: Timestamp, micros: i64) -> i64 {
-    let entries = MAXIMUM_ENTRIES as i64;
-    let length = micros / entries + i64::from(micros % entries != 0);
-    time.0.div_euclid(length.max(1))
+    time.0.div_euclid(Window::step(micros))
 }
 
 fn take_in(steps: &mut VecDeque<Step>, index: i64, value: f64) {

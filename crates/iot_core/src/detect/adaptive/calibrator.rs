@@ -60,7 +60,7 @@ impl Calibrator {
             rows: Histogram::read(reader)?,
             blocks: Histogram::read(reader)?,
             greatest: reader.number(-LOWEST)?,
-            length: reader.u32()?.min(u32::MAX - 1),
+            length: reader.u32().filter(|length| *length < u32::MAX)?,
         })
     }
 }

@@ -80,7 +80,7 @@ impl Recent {
         for value in &mut recent.values {
             *value = reader.number(2.0 * MAGNITUDE)?;
         }
-        recent.count = reader.u32()?.min(u32::MAX - 1);
+        recent.count = reader.u32().filter(|count| *count < u32::MAX)?;
         Some(recent)
     }
 }

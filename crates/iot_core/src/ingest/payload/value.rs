@@ -33,10 +33,10 @@ fn out_of_range(key: &[u8], value: Value<'_>) -> PayloadError {
 }
 
 /// The nearest `f64`. `None` for what PostgreSQL refuses to convert: a number so large that it would become
-/// infinite, or so small that it would become 0.
+/// infinite, or so small that it would become 0; and for NaN and the infinities, which `jsonb` cannot hold.
 fn finite(number: Numeric<'_>) -> Option<f64> {
     let float = number.to_f64();
-    ((float.is_finite() || !number.is_finite()) && (float != 0.0 || number.is_zero())).then_some(float)
+    (float.is_finite() && (float != 0.0 || number.is_zero())).then_some(float)
 }
 
 /// The number that `text` is in JSON's grammar, such as `-21.5e3`: no white space, plus sign, NaN or infinity.
