@@ -374,7 +374,6 @@ def test_the_scheduler_shows_itself(jobs):
     add_job(jobs, "due", "SELECT 1", first_start="1 second")
     with jobs.connect(autocommit=False) as locked:
         locked.execute("LOCK TABLE iot.job_state")
-        wait_for_worker(jobs.connection, SCHEDULER)
-        (seen,) = workers(jobs.connection, SCHEDULER)
-        assert seen[2:] == (f"{SCHEDULER} {jobs.name}", jobs.name, "postgres")
+        ((_, _, *seen),) = wait_until(lambda: workers(jobs.connection, SCHEDULER), 20, what="scheduler")
+        assert tuple(seen) == (f"{SCHEDULER} {jobs.name}", jobs.name, "postgres")
     wait_for(jobs, "due")

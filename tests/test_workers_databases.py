@@ -1,5 +1,6 @@
 """Workers and whole databases: they are dropped, renamed, copied, restored, promoted, and most of the time nothing is due."""
 
+import contextlib
 import time
 from threading import Thread
 
@@ -149,12 +150,13 @@ def test_errors_of_other_statements_keep_what_they_say(admin, busy):
 
 @pytest.mark.parametrize("libraries", ["iot_ext, pg_stat_statements", "pg_stat_statements, iot_ext"])
 def test_hooks_of_others_are_called(libraries):
-    try:
-        cluster = Cluster(settings={"shared_preload_libraries": libraries, "pg_stat_statements.track_utility": "on"}).start()
-    except ClusterError as error:
-        assert "pg_stat_statements" in str(error)
-        pytest.skip("this PostgreSQL has no pg_stat_statements")
-    with cluster:
+    settings = {"shared_preload_libraries": libraries, "pg_stat_statements.track_utility": "on"}
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(Cluster(settings=settings))
+        except ClusterError as error:
+            assert "pg_stat_statements" in str(error)
+            pytest.skip("this PostgreSQL has no pg_stat_statements")
         database = new_database(cluster)
         database.execute("CREATE EXTENSION pg_stat_statements")
         other = new_database(cluster)
