@@ -219,18 +219,31 @@ def test_a_standby_is_idle_and_takes_over_after_promotion():
             assert connection.execute("SELECT count(*) FROM iot.job_run WHERE outcome = 'running'").fetchone()[0] <= 1
 
 
+def stays_idle(connection, seconds=1):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if [kind for _, kind, *_ in workers(connection)] != [LAUNCHER]:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def test_fifty_databases_with_nothing_due_cost_nothing():
     with Cluster() as cluster:
         template = new_database(cluster, "template_with_jobs")
         template.execute("SELECT iot.setup()")
         add_job(template, "yearly", "SELECT 1", schedule="1 year", first_start="1 year")
+        # What setup() schedules has run for the first time.
+        soon = ("SELECT count(*) FROM iot.job LEFT JOIN iot.job_state USING (job_id) WHERE running_pid IS NOT NULL"
+                " OR next_start IS NULL OR next_start < now() + interval '5 minutes'")
+        wait_until(lambda: template.value(soon) == 0, 60, what="nothing due soon")
         template.connection.close()
         with cluster.connect() as admin:
             for number in range(50):
                 admin.execute(f"CREATE DATABASE idle_{number} TEMPLATE template_with_jobs")
-            wait_for_idle(admin)
-            ((launcher, *_),) = workers(admin)
-            # Whatever has begun is over when nothing but the launcher is seen for a second.
+            # The launcher looks at one database after the other.
+            wait_until(lambda: stays_idle(admin), 60, what="a second with nothing but the launcher")
+            (launcher,) = [pid for pid, kind, *_ in workers(admin) if kind == LAUNCHER]
             begin, cpu, seen = time.monotonic(), cpu_seconds(launcher), set()
             while time.monotonic() - begin < 10:
                 seen |= {kind for _, kind, *_ in workers(admin)}
