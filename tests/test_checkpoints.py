@@ -14,6 +14,8 @@ PLAIN_INSERT = (
     "INSERT INTO iot.sensor_data (sensor_id, device_id, measurement_timestamp, measurement_value, measurement_unit)"
     " SELECT sensor_id, device_id, %(at)s, %(value)s, unit_of_measure FROM iot.sensors WHERE sensor_id = %(sensor)s")
 FLUSH = "SELECT iot.flush_state()"
+# No worker writes states down or brings them back.
+BY_HAND = {"iot_ext.flush_interval": "0", "iot_ext.max_job_workers": 0}
 
 
 def minute(number):
@@ -55,14 +57,14 @@ def checkpoints(database):
 
 @pytest.fixture
 def silent_cluster():
-    with Cluster(settings={"iot_ext.flush_interval": "0"}) as running:
+    with Cluster(settings=BY_HAND) as running:
         yield running
 
 
 @pytest.fixture
 def full_cluster():
     """Room for one sensor."""
-    with Cluster(settings={"iot_ext.flush_interval": "0", "iot_ext.max_tracked_sensors": 1}) as running:
+    with Cluster(settings=BY_HAND | {"iot_ext.max_tracked_sensors": 1}) as running:
         yield running
 
 
@@ -154,11 +156,11 @@ def test_states_come_back_before_a_reading_asks_for_them(silent_cluster):
     fill(database.connection, sensors[0], first=500)
     database.execute("DELETE FROM iot.sensor_data WHERE sensor_id = %s AND measurement_value = 22", (sensors[1],))
     forget_memory(database, silent_cluster)
-    assert database.value("SELECT iot.load_state(0)") == 0
-    # A worker does it too, and may be faster.
-    database.execute("SELECT iot.load_state()")
-    wait_until(lambda: all(is_tracked(database, sensor) for sensor in sensors), what="states in memory")
+    assert not any(is_tracked(database, sensor) for sensor in sensors)
+    assert database.value("SELECT iot.load_state(5)") == 5
+    assert database.value("SELECT iot.load_state()") == 7
     assert database.value("SELECT iot.load_state()") == 0
+    assert all(is_tracked(database, sensor) for sensor in sensors)
     before = database.value("SELECT window_reads FROM iot.iot_stat_ingest")
     assert_scores_follow_the_rows(database, sensors)
     assert database.value("SELECT window_reads FROM iot.iot_stat_ingest") == before
