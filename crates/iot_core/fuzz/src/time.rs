@@ -9,9 +9,6 @@ use iot_core::time::Timestamp;
 use super::input::Input;
 use super::json::says_what_to_do;
 
-const INTERVALS: [PartitionInterval; 4] =
-    [PartitionInterval::Hour, PartitionInterval::Day, PartitionInterval::Week, PartitionInterval::Month];
-
 /// Times and lengths, mostly near the ends of their ranges.
 pub fn time(data: &[u8]) {
     let mut input = Input::new(data);
@@ -73,7 +70,7 @@ fn buckets(input: &mut Input<'_>, at: Timestamp, origin: Timestamp) {
 }
 
 fn partitions(input: &mut Input<'_>, at: Timestamp, other: Timestamp) {
-    let interval = INTERVALS[usize::from(input.byte() % 4)];
+    let interval = PartitionInterval::ALL[usize::from(input.byte()) % PartitionInterval::ALL.len()];
     let mut existing: Vec<PartitionRange> = Vec::new();
     for _ in 0..input.byte() % 5 {
         let (one, two) = (input.timestamp(), input.timestamp());
