@@ -211,7 +211,7 @@ fn run(session: &mut Session<'_>, wishes: Wishes) -> IotResult<Report> {
         report.partitions_created.extend(made.into_iter().map(|(name, _)| name));
         partition::warn_of_locks(session, table)?;
     }
-    report.jobs_created = job::schedule_usual(session)?;
+    report.jobs_created = job::schedule_upkeep(session)?.into_iter().collect();
     Ok(report)
 }
 

@@ -9,6 +9,7 @@ use super::offered::{Measured, Offered};
 use crate::catalog::rejected_reading::{self, RejectedReading};
 use crate::error::{IotError, IotResult};
 use crate::guc;
+use crate::pg::clock;
 use crate::pg::jsonb::{Jsonb, JsonbImage};
 use crate::pg::shared::counters::{self, Counter};
 use crate::pg::statement::with_session;
@@ -56,6 +57,38 @@ impl<'a> Rejection<'a> {
             Measured::Json(value) => rejection.json_value = Some(value),
         }
         rejection
+    }
+
+    /// Keeps a reading that lacks its sensor or its value: what `offered` has in their places does not count.
+    ///
+    /// # Errors
+    /// As [`keep_or_fail`](Self::keep_or_fail).
+    pub fn incomplete(
+        offered: &Offered<'a>,
+        sensor_id: Option<[u8; 16]>,
+        value: Option<f64>,
+    ) -> IotResult<()> {
+        let mut rejection = Self::of(offered, clock::now());
+        if value.is_none() {
+            rejection.value = None;
+            rejection.fields.remove("measurement_value");
+        }
+        if sensor_id.is_none() {
+            rejection.sensor_id = None;
+            rejection.fields.remove("sensor_id");
+            return rejection.keep_unoffered(IotError::null_argument("sensor_ids").because("missing_sensor"));
+        }
+        rejection.keep_unoffered(IotError::null_argument("measurement_values").because("missing_value"))
+    }
+
+    /// As [`keep_or_fail`](Self::keep_or_fail), for a reading that no batch had: it is counted as offered here.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keep_unoffered(self, error: IotError) -> IotResult<()> {
+        self.keep_or_fail(error)?;
+        counters::add(Counter::Offered, 1);
+        Ok(())
     }
 
     /// Keeps the reading in `iot.rejected_readings`, or, with `iot_ext.strict`, ends the statement.

@@ -105,6 +105,14 @@ pub fn write(
     through_the_executor(left, offered, received_at, unchanged, judged, policy)
 }
 
+/// The value of a reading that is text; a number that came as text is a number.
+fn text_of<'a>(offer: &Offered<'a>, reading: &Judged) -> Option<&'a str> {
+    match offer.value {
+        Measured::Text(text) if reading.value.is_nan() => Some(text),
+        _ => None,
+    }
+}
+
 fn visit_open<'a>(
     groups: &'a [Group],
     judged: &mut [Judged],
@@ -147,7 +155,7 @@ fn past_the_executor(
                 return Ok(());
             }
             let offer = &offered[number as usize];
-            let text = if let Measured::Text(text) = offer.value { Some(TextImage::new(text)) } else { None };
+            let text = text_of(offer, reading).map(TextImage::new);
             let row = values(profile, offer, reading, received_at, qualities, text.as_ref());
             if insert.append_values(&row)? {
                 reading.fate = Fate::Stored;
@@ -335,11 +343,7 @@ fn push(
     columns.is_onset.push(reading.is_onset);
     columns.anomaly_score.push(reading.score);
     columns.metadata.push(offer.metadata.to_text());
-    columns.text_value.push(if let Measured::Text(text) = offer.value {
-        Some(text.to_owned())
-    } else {
-        None
-    });
+    columns.text_value.push(text_of(offer, reading).map(str::to_owned));
     columns.boolean_value.push(if let Measured::Boolean(value) = offer.value { Some(value) } else { None });
     columns.json_value.push(if let Measured::Json(value) = offer.value {
         Some(value.to_text())

@@ -7,6 +7,7 @@ use pgrx::{name, pg_extern};
 use super::{CHUNK, row_of};
 use crate::engine::batch::{self, Totals};
 use crate::engine::offered::{Measured, Offered};
+use crate::engine::rejection::Rejection;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::array::ArrayArgument;
 use crate::pg::jsonb::Jsonb;
@@ -60,16 +61,21 @@ fn ingest(
     let mut totals = Totals::default();
     let mut chunk = Vec::with_capacity(length.min(CHUNK));
     for number in 1..=length {
-        // A sensor or value that is NULL is refused by the engine as what it stands for here: nobody, and no number.
+        let (sensor_id, value) = (sensor_ids.next().flatten(), values.next().flatten());
         let offered = Offered {
-            sensor_id: sensor_ids.next().flatten().unwrap_or_default(),
+            sensor_id: sensor_id.unwrap_or_default(),
             measured_at: timestamps.next().flatten().map(Timestamp),
-            value: Measured::Number(values.next().flatten().unwrap_or(f64::NAN)),
+            value: Measured::Number(value.unwrap_or(f64::NAN)),
             arrived_at: None,
             unit: None,
             metadata: metadata.as_mut().and_then(|elements| elements.next().flatten()).unwrap_or(no_metadata),
         };
-        chunk.push(offered);
+        if sensor_id.is_some() && value.is_some() {
+            chunk.push(offered);
+        } else {
+            Rejection::incomplete(&offered, sensor_id, value)?;
+            totals.rejected += 1;
+        }
         if chunk.len() == CHUNK || number == length {
             totals.add(batch::run_and_keep_rejections(&chunk)?);
             chunk.clear();

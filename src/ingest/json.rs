@@ -52,7 +52,8 @@ fn ingest(readings: Jsonb<'_>, register_unknown: bool) -> IotResult<Totals> {
         }
         let chunk: Vec<_> = chunk.into_iter().map(|value| Element { value, arrived_at: None }).collect();
         totals.add(offer(&chunk, register_unknown, |number, offered, error| {
-            rejection(chunk[number].value, offered, clock::now()).keep_or_fail(error)
+            let rejection = rejection(chunk[number].value, offered, clock::now());
+            if offered.is_some() { rejection.keep_or_fail(error) } else { rejection.keep_unoffered(error) }
         })?);
     }
 }

@@ -81,11 +81,15 @@ fn replay_chunk(waiting: Vec<Waiting>, register_unknown: bool) -> IotResult<Tota
         Ok(())
     };
     // Rows of text become readings first; what still cannot be read stays as it is.
+    let mut unoffered = 0;
     let mut readable: Vec<(&Waiting, Option<JsonbImage>)> = Vec::with_capacity(waiting.len());
     for row in &waiting {
         match if row.reason == MALFORMED { read_texts(&row.reading) } else { Ok(None) } {
             Ok(read) => readable.push((row, read)),
-            Err(error) => refuse(row, None, error.because(MALFORMED))?,
+            Err(error) => {
+                refuse(row, None, error.because(MALFORMED))?;
+                unoffered += 1;
+            }
         }
     }
     let elements: Vec<Element<'_>> = readable
@@ -95,12 +99,14 @@ fn replay_chunk(waiting: Vec<Waiting>, register_unknown: bool) -> IotResult<Tota
             arrived_at: Some(row.received_at),
         })
         .collect();
-    let mut totals = json::offer(&elements, register_unknown, |number, _, error| {
+    let mut totals = json::offer(&elements, register_unknown, |number, offered, error| {
+        unoffered += u64::from(offered.is_none());
         let (row, read) = &readable[number];
         refuse(row, read.as_ref().map(|read| read.as_jsonb().to_text()), error)
     })?;
     totals.rejected = refused.len() as i64;
     counters::add(Counter::Rejected, refused.len() as u64);
+    counters::add(Counter::Offered, unoffered);
     let kept: std::collections::HashSet<_> =
         refused.iter().map(|refusal| *refusal.rejection_id.as_bytes()).collect();
     let done: Vec<_> = waiting

@@ -28,7 +28,7 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use serde_json::{Map, Value};
 
-pub use self::policy::schedule_usual;
+pub use self::policy::schedule_upkeep;
 pub use self::run::{plan, step};
 use crate::catalog::job::{self, Job};
 use crate::catalog::job_run::{self, End, State};

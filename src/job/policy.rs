@@ -76,34 +76,28 @@ fn free_name(session: &mut Session<'_>, name: String) -> IotResult<String> {
     Ok(free)
 }
 
-/// Schedules what every database wants and nothing that deletes, for the current user: upkeep of partitions, and looking for
-/// what is wrong. Returns the names of the jobs that were not there; none, with a WARNING, where the user cannot own jobs.
+/// Sees to it that the partitions of the current user are kept, from an hour from now on. `None` when that is so already, or
+/// cannot be: then a WARNING says so.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn schedule_usual(session: &mut Session<'_>) -> IotResult<Vec<String>> {
-    let mut made = Vec::new();
-    for (kind, name, every, jitter) in [
-        // Databases that were set up together need not be looked after together.
-        (Kind::PartitionUpkeep, "partition upkeep", "1 hour", "10 minutes"),
-        (Kind::HealthCheck, "health check", "5 minutes", "1 minute"),
-    ] {
-        if job::exists_for_all(session, kind, security::current_user())? {
-            continue;
-        }
-        let name = free_name(session, name.to_owned())?;
-        let mut job = new(session, name, kind, None, None)?;
-        job.schedule_interval = Some(interval(session, every)?);
-        job.first_start = job.created_at.checked_add(MICROS_PER_HOUR);
-        job.jitter = interval(session, jitter)?;
-        if let Err(error) = check_owner(job.owner) {
-            error.warn();
-            break;
-        }
-        store_new(session, &job)?;
-        made.push(job.name);
+pub fn schedule_upkeep(session: &mut Session<'_>) -> IotResult<Option<String>> {
+    let kind = Kind::PartitionUpkeep;
+    if job::exists_for_all(session, kind, security::current_user())? {
+        return Ok(None);
     }
-    Ok(made)
+    let name = free_name(session, "partition upkeep".to_owned())?;
+    let mut job = new(session, name, kind, None, None)?;
+    job.schedule_interval = Some(interval(session, "1 hour")?);
+    job.first_start = job.created_at.checked_add(MICROS_PER_HOUR);
+    // Databases that were set up together need not be looked after together.
+    job.jitter = interval(session, "10 minutes")?;
+    if let Err(error) = check_owner(job.owner) {
+        error.warn();
+        return Ok(None);
+    }
+    store_new(session, &job)?;
+    Ok(Some(job.name))
 }
 
 fn name_of(relation: Oid) -> IotResult<String> {

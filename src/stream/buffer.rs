@@ -116,7 +116,7 @@ fn refuse(reading: &StreamedReading<'_>, error: IotError) -> IotResult<()> {
         rejection.fields.insert("boolean_value".to_owned(), value.into());
     }
     rejection.json_value = reading.json_value;
-    rejection.keep_or_fail(error)
+    rejection.keep_unoffered(error)
 }
 
 impl Buffer {

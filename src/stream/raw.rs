@@ -74,7 +74,7 @@ impl RowSink for RawRows {
                     metadata: metadata.as_ref().map(JsonbImage::as_jsonb),
                 })
             }
-            Err(error) => rejection.keep_or_fail(error.because("malformed")),
+            Err(error) => rejection.keep_unoffered(error.because("malformed")),
         }
     }
 
