@@ -78,6 +78,11 @@ impl IotError {
         self.reason.unwrap_or("refused")
     }
 
+    /// Its SQLSTATE.
+    pub fn code(&self) -> PgSqlErrorCode {
+        self.code
+    }
+
     /// The message alone.
     pub fn message(&self) -> &str {
         &self.message
@@ -106,6 +111,12 @@ impl IotError {
     #[track_caller]
     pub fn warn(self) {
         self.report(PgLogLevel::WARNING);
+    }
+
+    /// Says it as a NOTICE; the statement goes on.
+    #[track_caller]
+    pub fn tell(self) {
+        self.report(PgLogLevel::NOTICE);
     }
 
     #[track_caller]

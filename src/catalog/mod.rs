@@ -5,6 +5,9 @@
 
 pub mod alert;
 pub mod command;
+pub mod conversion;
+pub mod conversion_carry;
+pub mod conversion_source;
 pub mod migration;
 pub mod partition;
 pub mod partition_policy;

@@ -26,10 +26,11 @@ use crate::pg::security::{self, ActingAs};
 use crate::pg::statement::{Session, with_session};
 use crate::pg::{clock, partition_bounds};
 
-pub use make::create_missing;
-pub use run::warn_of_locks;
+pub use make::{BOUNDS, Namesake, create_missing, create_missing_for, free_name};
+pub use manage::{Wishes, manage};
 #[allow(unused_imports, reason = "jobs use them")]
 pub use run::{Action, Outcome};
+pub use run::{Order, Patience, warn_of_locks};
 #[allow(unused_imports, reason = "jobs use them")]
 pub use upkeep::{Retention, Upkeep, retain, statements, upkeep};
 

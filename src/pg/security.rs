@@ -15,8 +15,18 @@ pub struct ActingAs {
 impl ActingAs {
     /// Acts as `role` with everything that code of others could abuse switched off.
     pub fn restricted(role: pg_sys::Oid) -> Self {
+        Self::with(role, 0)
+    }
+
+    /// The same, and row security that is forced on the owner of a table does not hide rows: as for checks of foreign keys.
+    /// The current user must be allowed to turn that off, as owners are.
+    pub fn seeing_own_rows(role: pg_sys::Oid) -> Self {
+        Self::with(role, pg_sys::SECURITY_NOFORCE_RLS)
+    }
+
+    fn with(role: pg_sys::Oid, more: u32) -> Self {
         let (previous_user, previous_context) = current();
-        let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+        let restricted = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION | more;
         // SAFETY: sets two backend variables; `role` comes from the catalogue. The level opened here is closed on drop.
         let settings_level = unsafe {
             pg_sys::SetUserIdAndSecContext(role, previous_context | restricted as i32);
@@ -88,4 +98,9 @@ pub fn may_read(table: pg_sys::Oid) -> bool {
         pg_sys::pg_class_aclcheck(table, current_user(), pg_sys::ACL_SELECT as pg_sys::AclMode)
             == pg_sys::AclResult::ACLCHECK_OK
     }
+}
+
+/// Whether the current user may look at everything that is measured: superusers and members of `pg_monitor`.
+pub fn current_user_is_monitor() -> bool {
+    current_user_has_privileges_of(pg_sys::Oid::from(pg_sys::ROLE_PG_MONITOR))
 }
