@@ -18,7 +18,7 @@ CREATE TABLE iot.conversion (
     key_columns        text[]      NOT NULL,
     definition         text        NOT NULL,
     phase              text        NOT NULL,
-    file               oid         NOT NULL DEFAULT 0,
+    file               oid,
     next_block         bigint      NOT NULL DEFAULT 0,
     end_block          bigint      NOT NULL DEFAULT 0,
     log_block          bigint      NOT NULL DEFAULT 0,
@@ -79,12 +79,11 @@ COMMENT ON FUNCTION iot.conversion_log_length(regclass) IS
 -- Keys are data: the table itself is not for everybody.
 CREATE VIEW iot.conversions WITH (security_barrier = true) AS
 SELECT c.relation, c.parent, c.phase, c.time_column, c.partition_interval, c.row_estimate, c.rows_copied,
-       CASE WHEN c.phase OPERATOR(pg_catalog.=) ANY ('{starting,partitioning}'::pg_catalog.text[]) THEN c.row_estimate
-            WHEN c.phase OPERATOR(pg_catalog.=) 'copying' AND c.end_block OPERATOR(pg_catalog.>) 0
-            THEN (c.row_estimate::pg_catalog.float8 OPERATOR(pg_catalog.*)
-                      (c.end_block OPERATOR(pg_catalog.-) c.next_block)::pg_catalog.float8
-                  OPERATOR(pg_catalog./) c.end_block::pg_catalog.float8)::pg_catalog.int8
-            ELSE 0 END AS rows_to_go,
+       CASE WHEN c.phase OPERATOR(pg_catalog.<>) ALL ('{starting,partitioning,copying}'::pg_catalog.text[]) THEN 0
+            WHEN c.rows_copied OPERATOR(pg_catalog.=) 0 OR c.next_block OPERATOR(pg_catalog.=) 0 THEN c.row_estimate
+            ELSE (c.rows_copied::pg_catalog.float8
+                      OPERATOR(pg_catalog.*) (c.end_block OPERATOR(pg_catalog.-) c.next_block)::pg_catalog.float8
+                      OPERATOR(pg_catalog./) c.next_block::pg_catalog.float8)::pg_catalog.int8 END AS rows_to_go,
        iot.conversion_log_length(c.relation) AS log_length, c.changes_replayed, c.rows_verified,
        c.attempts, c.last_obstacle, c.original, c.started_by, c.started_at, c.finished_at
   FROM iot.conversion c

@@ -64,8 +64,8 @@ pub struct Conversion {
 pub struct State {
     /// What is done next.
     pub phase: Phase,
-    /// The file that the blocks count in.
-    pub file: Oid,
+    /// The file that the blocks count in; none before changes are logged.
+    pub file: Option<Oid>,
     /// First block that is not copied yet.
     pub next_block: i64,
     /// First block that need not be.
@@ -164,7 +164,7 @@ fn read(row: &Row<'_>) -> IotResult<Conversion> {
         state: State {
             phase: Phase::from_name(&phase)
                 .ok_or_else(|| IotError::wrong_state(format!("conversion has unknown phase \"{phase}\"")))?,
-            file: row.get(17)?,
+            file: row.optional(17)?,
             next_block: row.get(18)?,
             end_block: row.get(19)?,
             log_block: row.get(20)?,

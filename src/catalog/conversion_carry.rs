@@ -54,13 +54,13 @@ statement!(
           JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.refobjsubid
         UNION ALL
         SELECT 2, 0, pg_get_triggerdef(r.oid) FROM pg_trigger r
-         WHERE r.tgrelid = $1 AND NOT r.tgisinternal AND r.tgfoid <> 'iot.log_conversion_change()'::regprocedure
+         WHERE r.tgrelid = $1 AND NOT r.tgisinternal AND r.tgname <> ALL ('{iot_ext_conversion,iot_ext_conversion_truncate}')
         UNION ALL
         SELECT 3, 0, format('ALTER TABLE %s %s TRIGGER %I', t.name,
                             CASE r.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END,
                             r.tgname)
           FROM t JOIN pg_trigger r ON r.tgrelid = t.oid AND NOT r.tgisinternal AND r.tgenabled <> 'O'
-                                  AND r.tgfoid <> 'iot.log_conversion_change()'::regprocedure
+                                  AND r.tgname <> ALL ('{iot_ext_conversion,iot_ext_conversion_truncate}')
         UNION ALL
         SELECT 4, 0, format('COMMENT ON %s IS %L',
                    CASE d.classoid WHEN 'pg_class'::regclass
@@ -79,7 +79,7 @@ statement!(
                    WHEN 'pg_constraint'::regclass THEN d.objoid IN (SELECT k.oid FROM k)
                    WHEN 'pg_trigger'::regclass THEN d.objoid IN (
                         SELECT r.oid FROM pg_trigger r WHERE r.tgrelid = t.oid AND NOT r.tgisinternal
-                           AND r.tgfoid <> 'iot.log_conversion_change()'::regprocedure)
+                           AND r.tgname <> ALL ('{iot_ext_conversion,iot_ext_conversion_truncate}'))
                    WHEN 'pg_policy'::regclass THEN d.objoid IN (SELECT p.oid FROM pg_policy p WHERE p.polrelid = t.oid)
                    WHEN 'pg_statistic_ext'::regclass THEN d.objoid IN (
                         SELECT x.oid FROM pg_statistic_ext x WHERE x.stxrelid = t.oid)

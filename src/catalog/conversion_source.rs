@@ -36,7 +36,10 @@ pub struct Source {
 
 statement!(SOURCE: (OIDOID)
     "SELECT n.nspname::text, c.relname::text, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relowner,
-            c.relkind::text, greatest(c.reltuples, 0)::int8,
+            c.relkind::text,
+            CASE WHEN c.reltuples > 0 OR c.relkind <> 'r' THEN greatest(c.reltuples, 0)::int8
+                 -- Never analyzed: a guess.
+                 ELSE 50 * pg_relation_size(c.oid) / current_setting('block_size')::int8 END,
             (SELECT quote_ident(s.spcname) FROM pg_tablespace s WHERE s.oid = c.reltablespace),
             coalesce(c.reloptions, '{}') ||
                 coalesce((SELECT array_agg('toast.' || option) FROM unnest(t.reloptions) AS o (option)), '{}'),
@@ -148,10 +151,10 @@ statement!(
         UNION ALL
         SELECT 17, 'trigger ' || t.tgname || ' is of the default partition itself' FROM pg_trigger t
          WHERE $2 AND t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgparentid = 0
-           AND t.tgfoid <> 'iot.log_conversion_change()'::regprocedure
+           AND t.tgname <> ALL ('{iot_ext_conversion,iot_ext_conversion_truncate}')
         UNION ALL
         SELECT 18, 'trigger ' || t.tgname || ' is left over from a conversion elsewhere' FROM pg_trigger t
-         WHERE NOT $3 AND t.tgrelid = $1 AND t.tgfoid = 'iot.log_conversion_change()'::regprocedure
+         WHERE NOT $3 AND t.tgrelid = $1 AND t.tgname = ANY ('{iot_ext_conversion,iot_ext_conversion_truncate}')
         UNION ALL
         SELECT 19, 'publication ' || p.pubname || CASE WHEN p.puballtables THEN ' is FOR ALL TABLES: subscribers would be sent the copy'
                    WHEN r.oid IS NULL THEN ' is of its whole schema: subscribers would be sent the copy'
@@ -308,15 +311,27 @@ pub fn indexes(session: &mut Session<'_>, table: Oid) -> IotResult<Vec<Index>> {
 }
 
 statement!(FOREIGN_KEYS: (OIDOID)
-    "SELECT k.conname::text, pg_get_constraintdef(k.oid) FROM pg_constraint k
+    "SELECT k.conname::text, pg_get_constraintdef(k.oid), k.confrelid FROM pg_constraint k
       WHERE k.conrelid = $1 AND k.contype = 'f' ORDER BY k.conname");
 
-/// Foreign keys of `table`, by name, with their definitions.
+/// A foreign key.
+pub struct ForeignKey {
+    /// Its name.
+    pub name: String,
+    /// Its definition.
+    pub definition: String,
+    /// The table that it references.
+    pub referenced: Oid,
+}
+
+/// Foreign keys of `table`, by name.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn foreign_keys(session: &mut Session<'_>, table: Oid) -> IotResult<Vec<(String, String)>> {
-    list(session, &FOREIGN_KEYS, table, |row| Ok((row.get(1)?, row.get(2)?)))
+pub fn foreign_keys(session: &mut Session<'_>, table: Oid) -> IotResult<Vec<ForeignKey>> {
+    list(session, &FOREIGN_KEYS, table, |row| {
+        Ok(ForeignKey { name: row.get(1)?, definition: row.get(2)?, referenced: row.get(3)? })
+    })
 }
 
 statement!(BEFORE_ROW_TRIGGERS: (OIDOID)

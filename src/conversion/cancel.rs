@@ -54,7 +54,7 @@ statement!(
             LATERAL (SELECT string_to_array(encode(t.tgargs, 'escape'), '\\000')) AS a (arguments),
             LATERAL unnest(a.arguments[4:5]) AS n (name)
        JOIN pg_class c ON c.oid = to_regclass(n.name)
-      WHERE t.tgrelid = $1 AND t.tgfoid = 'iot.log_conversion_change()'::regprocedure AND c.relowner = s.relowner");
+      WHERE t.tgrelid = $1 AND t.tgname = ANY ('{iot_ext_conversion,iot_ext_conversion_truncate}') AND c.relowner = s.relowner");
 
 /// In a database restored from a dump taken meanwhile there is no conversion, but what it had made.
 fn cancel_restored(session: &mut Session<'_>, table: Oid) -> IotResult<bool> {

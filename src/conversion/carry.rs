@@ -5,6 +5,7 @@ use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_qualified_identifier};
 
 use super::shape::Shape;
+use super::swap::Hurry;
 use super::{copy, swap};
 use crate::catalog::conversion::{self, Conversion};
 use crate::catalog::conversion_carry::{self, Identity};
@@ -22,7 +23,12 @@ const BEFORE: &str = "_before_conversion";
 ///
 /// # Errors
 /// What PostgreSQL raises.
-pub fn rename(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> IotResult<()> {
+pub fn rename(
+    session: &mut Session<'_>,
+    conversion: &Conversion,
+    shape: &Shape,
+    hurry: Hurry,
+) -> IotResult<()> {
     let Conversion { relation, partitioned, .. } = *conversion;
     let source = conversion_source::load(session, relation)?;
     let afterwards = conversion_carry::afterwards(session, relation)?;
@@ -33,30 +39,37 @@ pub fn rename(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape)
     swap::drop_triggers(session, relation)?;
 
     let aside = free_name(&source.schema, &suffixed(&source.name, BEFORE))?;
-    session.run(&format!("ALTER TABLE {} RENAME TO {}", shape.source, quote_identifier(&aside)))?;
-    session.run(&format!("ALTER TABLE {} RENAME TO {}", shape.copy, quote_identifier(&source.name)))?;
+    hurry.run(session, &format!("ALTER TABLE {} RENAME TO {}", shape.source, quote_identifier(&aside)))?;
+    hurry
+        .run(session, &format!("ALTER TABLE {} RENAME TO {}", shape.copy, quote_identifier(&source.name)))?;
     let original = quote_qualified_identifier(source.schema.as_str(), aside.as_str());
     for publication in publications {
-        session.run(&format!("ALTER PUBLICATION {publication} DROP TABLE {original}"))?;
+        hurry.run(session, &format!("ALTER PUBLICATION {publication} DROP TABLE {original}"))?;
     }
     for each in &renamed {
         let name = |name: &str| quote_qualified_identifier(each.schema.as_str(), name);
         let kind = &each.kind;
         let aside = free_name(&each.schema, &suffixed(&each.name, BEFORE))?;
-        session.run(&format!("ALTER {kind} {} RENAME TO {}", name(&each.name), quote_identifier(&aside)))?;
-        session.run(&format!(
-            "ALTER {kind} {} RENAME TO {}",
-            name(&staged_name(&each.name)),
-            quote_identifier(&each.name)
-        ))?;
+        hurry.run(
+            session,
+            &format!("ALTER {kind} {} RENAME TO {}", name(&each.name), quote_identifier(&aside)),
+        )?;
+        hurry.run(
+            session,
+            &format!(
+                "ALTER {kind} {} RENAME TO {}",
+                name(&staged_name(&each.name)),
+                quote_identifier(&each.name)
+            ),
+        )?;
     }
     for each in &identities {
-        take_over_identity(session, each)?;
+        take_over_identity(session, each, hurry)?;
     }
     // It has the comment of a copy.
-    session.run(&format!("COMMENT ON TABLE {} IS NULL", shape.source))?;
+    hurry.run(session, &format!("COMMENT ON TABLE {} IS NULL", shape.source))?;
     for statement in &afterwards {
-        session.run(statement)?;
+        hurry.run(session, statement)?;
     }
     let policy = PartitionPolicy {
         interval: conversion.interval,
@@ -73,19 +86,22 @@ pub fn rename(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape)
 
 /// The new table's column goes on counting where the old one's is. Who still has a number of the old sequence in hand keeps
 /// us from renaming it.
-fn take_over_identity(session: &mut Session<'_>, identity: &Identity) -> IotResult<()> {
+fn take_over_identity(session: &mut Session<'_>, identity: &Identity, hurry: Hurry) -> IotResult<()> {
     let name = |name: &str| quote_qualified_identifier(identity.schema.as_str(), name);
     let aside = free_name(&identity.schema, &suffixed(&identity.sequence, BEFORE))?;
     let new = name(&identity.sequence);
-    session.run(&format!("ALTER SEQUENCE {new} RENAME TO {}", quote_identifier(&aside)))?;
-    session.run(&identity.statement)?;
-    session.run(&format!(
-        "SELECT setval({}, s.last_value, s.is_called) FROM {} s",
-        swap::regclass(&new),
-        name(&aside)
-    ))?;
+    hurry.run(session, &format!("ALTER SEQUENCE {new} RENAME TO {}", quote_identifier(&aside)))?;
+    hurry.run(session, &identity.statement)?;
+    hurry.run(
+        session,
+        &format!(
+            "SELECT setval({}, s.last_value, s.is_called) FROM {} s",
+            swap::regclass(&new),
+            name(&aside)
+        ),
+    )?;
     for grant in &identity.grants {
-        session.run(grant)?;
+        hurry.run(session, grant)?;
     }
     Ok(())
 }

@@ -5,7 +5,6 @@ use iot_core::partition::{PartitionRange, plan, range_for};
 use iot_core::time::Timestamp;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::Oid;
-use pgrx::spi::quote_literal;
 
 use super::shape::Shape;
 use crate::catalog::conversion::{Conversion, State};
@@ -26,16 +25,15 @@ const PARTITIONS_AT_ONCE: usize = 25;
 const ROWS_OF_BLOCK: i64 = 50;
 
 statement!(FILE: (OIDOID)
-    "SELECT coalesce(pg_relation_filenode($1), 0::oid),
-            pg_relation_size($1) / current_setting('block_size')::int8");
+    "SELECT pg_relation_filenode($1), pg_relation_size($1) / current_setting('block_size')::int8");
 
 /// File and length of `table` in blocks.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
-pub fn file_and_blocks(session: &mut Session<'_>, table: Oid) -> IotResult<(Oid, i64)> {
+pub fn file_and_blocks(session: &mut Session<'_>, table: Oid) -> IotResult<(Option<Oid>, i64)> {
     match session.execute(&FILE, &[table.into()])?.first() {
-        Some(row) => Ok((row.get(1)?, row.get(2)?)),
+        Some(row) => Ok((row.optional(1)?, row.get(2)?)),
         None => Err(conversion_source::gone()),
     }
 }
@@ -184,6 +182,16 @@ fn cover_rows(
     make(session, conversion, |existing| plan(existing, interval, first, between - 1)).map(drop)
 }
 
+/// Whether at least a batch of changes waits in the log.
+///
+/// # Errors
+/// What PostgreSQL raises.
+pub fn has_changes(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> IotResult<bool> {
+    let limit = conversion.order.batch_rows;
+    let waiting = session.query(&format!("SELECT 1 FROM {} LIMIT {limit}", shape.log))?.count();
+    Ok(waiting >= usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
 /// Carries one batch of logged changes over, and starts anew where the table was truncated. How far that goes, and whether
 /// nothing was left in the log when it was read.
 ///
@@ -252,7 +260,7 @@ fn carry_over(
     state: &mut State,
     picked: &mut Picked,
 ) -> IotResult<()> {
-    let among = format!("ctid = ANY ({}::tid[])", quote_literal(&picked.places));
+    let among = "ctid = ANY ($1::tid[])";
     if picked.truncated {
         // Whatever else the log says, the table is read anew from its first block.
         session.run(&format!("TRUNCATE {}", shape.copy))?;
@@ -261,23 +269,21 @@ fn carry_over(
         (state.rows_copied, state.rows_verified, state.verified_to) = (0, 0, None);
         state.phase = Phase::Copying;
     } else {
-        cover_changes(session, conversion, shape, &among)?;
+        cover_changes(session, conversion, shape, among, &picked.places)?;
         let logged = shape.logged();
         let keys = format!("(SELECT DISTINCT {logged} FROM {} WHERE {among})", shape.log);
-        session.run(&format!(
-            "DELETE FROM {} c USING {keys} l WHERE {}",
-            shape.copy,
-            shape.matches("c", "l")
-        ))?;
-        session.run(&format!(
+        let delete = format!("DELETE FROM {} c USING {keys} l WHERE {}", shape.copy, shape.matches("c", "l"));
+        session.query_about(&delete, &picked.places)?;
+        let insert = format!(
             "INSERT INTO {} ({1}) SELECT {1} FROM (SELECT s.* FROM {keys} l JOIN ONLY {2} s ON {3}) s",
             shape.copy,
             shape.columns,
             shape.source,
             shape.matches("s", "l")
-        ))?;
+        );
+        session.query_about(&insert, &picked.places)?;
     }
-    session.run(&format!("DELETE FROM {} WHERE {among}", shape.log))?;
+    session.query_about(&format!("DELETE FROM {} WHERE {among}", shape.log), &picked.places)?;
     state.changes_replayed += picked.count;
     state.log_block =
         if picked.count < i64::from(conversion.order.batch_rows) { 0 } else { picked.last_block };
@@ -290,14 +296,14 @@ fn cover_changes(
     conversion: &Conversion,
     shape: &Shape,
     among: &str,
+    places: &str,
 ) -> IotResult<()> {
     let mut times = Vec::new();
-    session
-        .query(&format!("SELECT DISTINCT {} FROM {} WHERE {among}", shape.logged_time, shape.log))?
-        .for_each(|row| {
-            times.push(clock::from_pg(row.get(1)?));
-            Ok(())
-        })?;
+    let statement = format!("SELECT DISTINCT {} FROM {} WHERE {among}", shape.logged_time, shape.log);
+    session.query_about(&statement, places)?.for_each(|row| {
+        times.push(clock::from_pg(row.get(1)?));
+        Ok(())
+    })?;
     times.sort_unstable_by_key(|at| at.0);
     let missing = {
         let copy = OpenRelation::open(conversion.partitioned, Lock::AccessShare);

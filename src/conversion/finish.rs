@@ -1,6 +1,6 @@
 //! Putting away what a conversion leaves behind.
 
-use iot_core::conversion::suffixed;
+use iot_core::conversion::{Phase, suffixed};
 use pgrx::PgSqlErrorCode;
 use pgrx::spi::quote_identifier;
 
@@ -8,40 +8,48 @@ use super::{carry, swap};
 use crate::catalog::conversion::Conversion;
 use crate::catalog::conversion_source;
 use crate::error::{IotError, IotResult};
-use crate::pg::relation;
+use crate::pg::relation::{self, Lock, OpenRelation};
 use crate::pg::statement::Session;
 
-/// Drops the log and, if so ordered, the table before. Kept, it loses its foreign keys: they would stand in the way of
-/// changes of the tables that they reference.
+/// Drops the log, then foreign keys of the table before (kept, it would stand in the way of changes of the tables that they
+/// reference), one in each transaction, then that table, if so ordered.
 ///
 /// # Errors
 /// What PostgreSQL raises: 55P03 where referenced tables are in use.
-pub fn clean(session: &mut Session<'_>, conversion: &Conversion) -> IotResult<()> {
+pub fn clean(session: &mut Session<'_>, conversion: &Conversion) -> IotResult<Phase> {
     swap::release();
     swap::drop_table(session, conversion.change_log)?;
     // Of an import, the copy has given its partitions away.
     if conversion.parent.is_some() {
         swap::drop_table(session, conversion.partitioned)?;
     }
-    let name = carry::qualified(conversion.parent.unwrap_or(conversion.relation));
     let kept = conversion.original.filter(|&original| relation::exists(original));
-    let told = match kept {
+    if let Some(original) = kept
+        && let Some(key) = conversion_source::foreign_keys(session, original)?.first()
+    {
+        drop(OpenRelation::open(key.referenced, Lock::AccessExclusive));
+        session.run(&format!(
+            "ALTER TABLE {} DROP CONSTRAINT {}",
+            carry::qualified(original),
+            quote_identifier(&key.name)
+        ))?;
+        return Ok(Phase::Cleaning);
+    }
+    let name = carry::qualified(conversion.parent.unwrap_or(conversion.relation));
+    match kept {
         Some(original) if conversion.order.keep_original => {
             let before = carry::qualified(original);
-            for (key, _) in conversion_source::foreign_keys(session, original)? {
-                session.run(&format!("ALTER TABLE {before} DROP CONSTRAINT {}", quote_identifier(&key)))?;
-            }
             tell(format!("table {name} is partitioned; its rows as they were are kept in {before}"))
                 .detail("Foreign keys of the kept table are dropped. It gets no new rows.")
                 .hint(format!("When you are satisfied: DROP TABLE {before};"))
+                .tell();
         }
         Some(original) => {
             swap::drop_table(session, original)?;
-            tell(format!("table {name} is partitioned"))
+            tell(format!("table {name} is partitioned")).tell();
         }
-        None => tell(format!("table {name} is partitioned")),
-    };
-    told.tell();
+        None => tell(format!("table {name} is partitioned")).tell(),
+    }
     if conversion.parent.is_none() {
         tell(format!(
             "partitions of {name} are made by iot.partition_upkeep(), which has to run now and then"
@@ -52,7 +60,7 @@ pub fn clean(session: &mut Session<'_>, conversion: &Conversion) -> IotResult<()
         )
         .tell();
     }
-    Ok(())
+    Ok(Phase::Finished)
 }
 
 fn tell(message: String) -> IotError {

@@ -10,6 +10,7 @@ use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 
 use super::shape::Shape;
+use super::swap::Hurry;
 use super::{begin, check, copy, finish, partman, require_owner, swap};
 use crate::catalog::conversion::{self, Conversion, Order};
 use crate::catalog::{conversion_source, partition_policy};
@@ -136,6 +137,7 @@ pub fn attach(
     conversion: &Conversion,
     shape: &Shape,
     parent: Oid,
+    hurry: Hurry,
 ) -> IotResult<()> {
     let default = &shape.source;
     let [(table, _), (_, default_name)] = [parent, conversion.relation]
@@ -145,9 +147,9 @@ pub fn attach(
         Ok::<_, IotError>((partition_bounds::time_type(table)?, partition_bounds::ranges(table)?))
     })?;
     swap::drop_triggers(session, conversion.relation)?;
-    engine::writing(|| session.run(&format!("ALTER TABLE {table} DETACH PARTITION {default}")))?;
+    engine::writing(|| hurry.run(session, &format!("ALTER TABLE {table} DETACH PARTITION {default}")))?;
     let aside = free_name(&schema, &finish::kept_default(&default_name))?;
-    session.run(&format!("ALTER TABLE {default} RENAME TO {}", quote_identifier(&aside)))?;
+    hurry.run(session, &format!("ALTER TABLE {default} RENAME TO {}", quote_identifier(&aside)))?;
     for (partition, range) in copy::partitions(session, conversion)? {
         // Somebody else made one meanwhile: rows of that time went there.
         let overlaps = taken.iter().any(|other| other.start < range.end && range.start < other.end);
@@ -156,18 +158,21 @@ pub fn attach(
         }
         let [start, end] = [range.start, range.end].map(|at| quote_literal(time_type.literal(at)));
         engine::writing(|| {
-            session.run(&format!("ALTER TABLE {} DETACH PARTITION {partition}", shape.copy))?;
-            session.run(&format!(
-                "ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ({start}) TO ({end})"
-            ))
+            hurry.run(session, &format!("ALTER TABLE {} DETACH PARTITION {partition}", shape.copy))?;
+            hurry.run(
+                session,
+                &format!(
+                    "ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ({start}) TO ({end})"
+                ),
+            )
         })?;
-        session.run(&format!("ALTER TABLE {partition} DROP CONSTRAINT {BOUNDS}"))?;
+        hurry.run(session, &format!("ALTER TABLE {partition} DROP CONSTRAINT {BOUNDS}"))?;
     }
     if conversion.order.keep_default {
         let empty = quote_qualified_identifier(schema.as_str(), default_name.as_str());
-        session.run(&format!("CREATE TABLE {empty} PARTITION OF {table} DEFAULT"))?;
+        hurry.run(session, &format!("CREATE TABLE {empty} PARTITION OF {table} DEFAULT"))?;
         for role in crate::catalog::partition::grantees(session, &empty)? {
-            session.run(&format!("REVOKE ALL ON TABLE {empty} FROM {role}"))?;
+            hurry.run(session, &format!("REVOKE ALL ON TABLE {empty} FROM {role}"))?;
         }
     }
     conversion::renamed(session, conversion.id, conversion.relation, conversion.relation)

@@ -8,9 +8,9 @@ use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 use super::shape::Shape;
 use crate::catalog::conversion::Conversion;
 use crate::catalog::conversion_carry;
-use crate::catalog::conversion_source::{self, Index};
+use crate::catalog::conversion_source::{self, ForeignKey, Index};
 use crate::error::{IotError, IotResult};
-use crate::pg::relation::{self, OpenRelation};
+use crate::pg::relation::{self, Lock, OpenRelation};
 use crate::pg::statement::Session;
 use crate::statement;
 
@@ -188,25 +188,37 @@ statement!(
 /// What PostgreSQL raises.
 pub fn reference(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> IotResult<Phase> {
     let done = conversion_source::foreign_keys(session, conversion.partitioned)?;
-    for (name, definition) in conversion_source::foreign_keys(session, conversion.relation)? {
-        if done.iter().any(|(other, _)| *other == name) {
+    for ForeignKey { name, definition, referenced } in
+        conversion_source::foreign_keys(session, conversion.relation)?
+    {
+        if done.iter().any(|other| other.name == name) {
             continue;
         }
         let quoted = quote_identifier(&name);
         let arguments = [conversion.partitioned.into(), name.into()];
+        let mut lock = Some(Lock::ShareRowExclusive);
         let statement = match session.execute(&WITHOUT_FOREIGN_KEY, &arguments)?.first() {
             // Where the partitions go, the table has it.
             None if conversion.parent.is_some() => continue,
-            None => format!("ALTER TABLE {} ADD CONSTRAINT {quoted} {definition}", shape.copy),
+            None => {
+                // Those of the partitions become parts of one, and lose triggers on the referenced table.
+                lock = Some(Lock::AccessExclusive);
+                format!("ALTER TABLE {} ADD CONSTRAINT {quoted} {definition}", shape.copy)
+            }
             Some(row) => {
                 let partition = OpenRelation::look(row.get(1)?, OpenRelation::qualified_name);
                 if row.get(2)? {
+                    lock = None;
                     format!("ALTER TABLE {partition} VALIDATE CONSTRAINT {quoted}")
                 } else {
                     format!("ALTER TABLE {partition} ADD CONSTRAINT {quoted} {definition} NOT VALID")
                 }
             }
         };
+        // First the table that others write: who has it and then comes to ours must not find us the other way round.
+        if let Some(lock) = lock {
+            drop(OpenRelation::open(referenced, lock));
+        }
         session.run(&statement)?;
         return Ok(Phase::Referencing);
     }

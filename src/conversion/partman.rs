@@ -28,19 +28,19 @@ pub struct Configuration {
 }
 
 statement!(
-    /// Where the extension is, or was: its configuration is a table of that name.
-    TABLE: ()
-    "SELECT c.oid, c.relowner FROM pg_class c
+    /// The extension's own table, or one of that name whose owner could do to the table what it says.
+    TABLE: (OIDOID)
+    "SELECT c.oid, c.relowner FROM pg_class c LEFT JOIN pg_extension e ON e.extname = 'pg_partman'
       WHERE c.relname = 'part_config' AND c.relkind = 'r'
-        AND c.relnamespace = coalesce((SELECT e.extnamespace FROM pg_extension e WHERE e.extname = 'pg_partman'),
-                                      to_regnamespace('partman')::oid)");
+        AND c.relnamespace = coalesce(e.extnamespace, to_regnamespace('partman')::oid)
+        AND (e.oid IS NOT NULL OR pg_has_role(c.relowner, (SELECT t.relowner FROM pg_class t WHERE t.oid = $1), 'USAGE'))");
 
 /// What is configured for `parent`, if `pg_partman` has it.
 ///
 /// # Errors
 /// What PostgreSQL raises, for example 22007 for an interval that is none (a table partitioned by a number).
 pub fn configuration(session: &mut Session<'_>, parent: Oid) -> IotResult<Option<Configuration>> {
-    let Some(row) = session.execute(&TABLE, &[])?.first() else { return Ok(None) };
+    let Some(row) = session.execute(&TABLE, &[parent.into()])?.first() else { return Ok(None) };
     let (table, owner): (Oid, Oid) = (row.get(1)?, row.get(2)?);
     let table = OpenRelation::look(table, OpenRelation::qualified_name);
     let (schema, name) = OpenRelation::look(parent, |table| (table.schema(), table.name()));

@@ -1,6 +1,8 @@
 //! One step: a transaction that does the next piece of work and writes down how far it came, or why it could not.
 
-use iot_core::conversion::{Phase, pause_before};
+use std::time::Instant;
+
+use iot_core::conversion::{Phase, longest_hold, pause_before};
 use pgrx::PgSqlErrorCode;
 use pgrx::spi::quote_literal;
 
@@ -9,7 +11,7 @@ use super::{begin, copy, finish, indexes, require_owner, swap, verify};
 use crate::catalog::conversion::{self, Conversion, State};
 use crate::catalog::conversion_source;
 use crate::error::{IotError, IotResult};
-use crate::partition::Patience;
+use crate::guc;
 use crate::pg::relation::{self, OpenRelation};
 use crate::pg::security::ActingAs;
 use crate::pg::session_lock::Converter;
@@ -64,12 +66,16 @@ pub fn step(id: i64) -> IotResult<bool> {
             }
             transaction::unless(&PASSING, || {
                 let _owner = ActingAs::seeing_own_rows(owner);
-                let (_patience, _settings) = Patience::begin();
+                // Given up before PostgreSQL looks for deadlocks: it must not be the others who pay for them.
+                let _settings = swap::limited(
+                    Instant::now()
+                        + longest_hold(guc::maintenance_lock_timeout(), settings::deadlock_timeout()),
+                );
                 work(session, &conversion)
             })?
         };
         let state = match tried {
-            Ok(state) => State { attempts: 0, last_obstacle: None, ..state },
+            Ok(state) => state,
             Err(why) => {
                 swap::release();
                 let mut state = conversion.state.clone();
@@ -96,11 +102,28 @@ pub fn step(id: i64) -> IotResult<bool> {
 
 fn work(session: &mut Session<'_>, conversion: &Conversion) -> IotResult<State> {
     if conversion.state.phase == Phase::Cleaning {
-        finish::clean(session, conversion)?;
-        return Ok(State { phase: Phase::Finished, ..conversion.state.clone() });
+        let phase = finish::clean(session, conversion)?;
+        return Ok(State { phase, attempts: 0, last_obstacle: None, ..conversion.state.clone() });
     }
     require_unchanged(session, conversion)?;
     let shape = &Shape::load(session, conversion)?;
+    let phase = conversion.state.phase;
+    // In a transaction of its own: work that fails must not keep the log from being read.
+    let only_replays = phase > Phase::Copying && phase < Phase::Swapping && phase != Phase::Verifying;
+    if only_replays && copy::has_changes(session, conversion, shape)? {
+        return Ok(copy::replay(session, conversion, shape)?.0);
+    }
+    let state = next(session, conversion, shape)?;
+    // The swap takes several steps, which fail and succeed as one.
+    if matches!(state.phase, Phase::Closing | Phase::Swapping) && phase >= Phase::Closing {
+        return Ok(state);
+    }
+    Ok(State { attempts: 0, last_obstacle: None, ..state })
+}
+
+/// The piece of work that the phase is about.
+fn next(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> IotResult<State> {
+    let reached = |phase| State { phase, ..conversion.state.clone() };
     match conversion.state.phase {
         Phase::Starting => start(session, conversion, shape),
         Phase::Partitioning => {
@@ -109,18 +132,9 @@ fn work(session: &mut Session<'_>, conversion: &Conversion) -> IotResult<State> 
         }
         Phase::Copying => copy::copy(session, conversion, shape),
         Phase::Verifying => verify::verify(session, conversion, shape),
-        Phase::Indexing | Phase::Analyzing | Phase::Referencing => {
-            let (mut state, _) = copy::replay(session, conversion, shape)?;
-            if state.phase == Phase::Copying {
-                return Ok(state);
-            }
-            state.phase = match state.phase {
-                Phase::Indexing => indexes::build(session, conversion, shape)?,
-                Phase::Analyzing => indexes::analyze(session, conversion, shape)?,
-                _ => indexes::reference(session, conversion, shape)?,
-            };
-            Ok(state)
-        }
+        Phase::Indexing => Ok(reached(indexes::build(session, conversion, shape)?)),
+        Phase::Analyzing => Ok(reached(indexes::analyze(session, conversion, shape)?)),
+        Phase::Referencing => Ok(reached(indexes::reference(session, conversion, shape)?)),
         Phase::Closing => swap::close(session, conversion, shape),
         Phase::Swapping => swap::swap(session, conversion, shape),
         Phase::Cleaning | Phase::Finished => Ok(conversion.state.clone()),

@@ -28,6 +28,9 @@ use crate::statement;
 /// Row and TRUNCATE trigger.
 pub const TRIGGERS: [&str; 2] = ["iot_ext_conversion", "iot_ext_conversion_truncate"];
 
+/// As many changes are carried over at the end in any case: they take a part of a second.
+const LAST_CHANGES: i32 = 5_000;
+
 /// How long to sleep between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -50,10 +53,6 @@ pub fn release() {
 pub fn close(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> IotResult<State> {
     release();
     let limit = conversion.order.batch_rows;
-    let waiting = session.query(&format!("SELECT 1 FROM {} LIMIT {limit}", shape.log))?.count();
-    if waiting >= usize::try_from(limit).unwrap_or(usize::MAX) {
-        return Ok(copy::replay(session, conversion, shape)?.0);
-    }
     copy::premake(session, conversion)?;
     // Who is in the way for long must not cost writers anything.
     let hold = longest_hold(guc::maintenance_lock_timeout(), settings::deadlock_timeout());
@@ -63,8 +62,10 @@ pub fn close(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) 
         await_lock(session, table)?;
     }
     let deadline = Instant::now() + hold;
-    let from_start =
-        Conversion { state: State { log_block: 0, ..conversion.state.clone() }, ..conversion.clone() };
+    // What came while we waited for the lock comes on top.
+    let mut from_start = conversion.clone();
+    from_start.state.log_block = 0;
+    from_start.order.batch_rows = limit.max(LAST_CHANGES);
     let (mut state, is_all) = copy::replay(session, &from_start, shape)?;
     if state.phase == Phase::Copying {
         return Ok(state);
@@ -95,14 +96,12 @@ pub fn swap(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -
     for table in conversion.parent.into_iter().chain([conversion.relation]) {
         take_alone(table, deadline)?;
     }
-    let settings = limited(deadline);
     // What was refused at the beginning may have come since.
     super::check::require_convertible(session, conversion)?;
     match conversion.parent {
-        Some(parent) => import::attach(session, conversion, shape, parent)?,
-        None => carry::rename(session, conversion, shape)?,
+        Some(parent) => import::attach(session, conversion, shape, parent, Hurry(deadline))?,
+        None => carry::rename(session, conversion, shape, Hurry(deadline))?,
     }
-    drop(settings);
     Ok(State { phase: Phase::Cleaning, ..conversion.state.clone() })
 }
 
@@ -128,8 +127,23 @@ statement!(AUTOVACUUM: (OIDOID)
       WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted AND l.mode = 'ShareUpdateExclusiveLock'
         AND a.backend_type = 'autovacuum worker'");
 
+/// Statements that together may wait for locks up to a moment, and no longer.
+#[derive(Clone, Copy)]
+pub struct Hurry(Instant);
+
+impl Hurry {
+    /// Runs one.
+    ///
+    /// # Errors
+    /// What PostgreSQL raises.
+    pub fn run(self, session: &mut Session<'_>, statement: &str) -> IotResult<()> {
+        let _settings = limited(self.0);
+        session.run(statement)
+    }
+}
+
 /// `lock_timeout` up to `deadline`.
-fn limited(deadline: Instant) -> Scoped {
+pub fn limited(deadline: Instant) -> Scoped {
     let settings = Scoped::new();
     let left = deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
     if let Ok(text) = std::ffi::CString::new(format!("{left}ms")) {
@@ -193,7 +207,7 @@ fn locked(why: &str) -> IotError {
 
 statement!(HAS_TRIGGERS: (OIDOID)
     "SELECT quote_ident(t.tgname) FROM pg_trigger t
-      WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgfoid = 'iot.log_conversion_change()'::regprocedure");
+      WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgname = ANY ('{iot_ext_conversion,iot_ext_conversion_truncate}')");
 
 /// Drops the triggers that log changes of `table`.
 ///

@@ -74,7 +74,7 @@ fn top_level(text: &str, start: usize) -> impl Iterator<Item = (usize, u8)> + '_
                     b'\'' | b'"' => {
                         quote = Some(byte);
                         let after_word = |back: usize| {
-                            place >= back + 1
+                            place > back
                                 && (bytes[place - back - 1].is_ascii_alphanumeric()
                                     || bytes[place - back - 1] == b'_')
                         };
