@@ -192,12 +192,16 @@ pub fn statistics(session: &mut Session<'_>, table: Oid) -> IotResult<Vec<Statis
     })
 }
 
-statement!(COLUMN_OPTIONS: (OIDOID)
+statement!(
+    /// Options whose names begin with pg_ are PostgreSQL's own notes (15.20: pg_attver, the version of a column).
+    COLUMN_OPTIONS: (OIDOID)
     "SELECT format('ALTER COLUMN %I SET STATISTICS %s', a.attname, a.attstattarget) FROM pg_attribute a
       WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND coalesce(a.attstattarget, -1) >= 0
      UNION ALL
-     SELECT format('ALTER COLUMN %I SET (%s)', a.attname, array_to_string(a.attoptions, ', ')) FROM pg_attribute a
-      WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attoptions IS NOT NULL");
+     SELECT format('ALTER COLUMN %I SET (%s)', a.attname, string_agg(o.option, ', '))
+       FROM pg_attribute a, LATERAL unnest(a.attoptions) AS o (option)
+      WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND NOT starts_with(o.option, 'pg_')
+      GROUP BY a.attname");
 
 /// Statistics targets and options of columns, as parts of ALTER TABLE.
 ///

@@ -168,6 +168,23 @@ statement!(
             OR r.oid IS NOT NULL
                AND (NOT p.pubviaroot OR NOT pg_has_role((SELECT c.relowner FROM pg_class c WHERE c.oid = $1), p.pubowner, 'USAGE'))
         UNION ALL
+        SELECT 21, 'its owner may not create tables in schema ' || n.nspname FROM pg_class c
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = $1 AND NOT has_schema_privilege(c.relowner, n.oid, 'CREATE')
+        UNION ALL
+        SELECT 22, 'statistics object ' || s.stxname || ' does not belong to the owner of the table'
+          FROM pg_statistic_ext s JOIN pg_class c ON c.oid = s.stxrelid
+         WHERE c.oid = $1 AND NOT pg_has_role(c.relowner, s.stxowner, 'USAGE')
+        UNION ALL
+        SELECT 23, 'the owner of the table may not execute the function of trigger ' || t.tgname
+          FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+         WHERE c.oid = $1 AND NOT t.tgisinternal AND NOT has_function_privilege(c.relowner, t.tgfoid, 'EXECUTE')
+           AND t.tgname <> ALL ('{iot_ext_conversion,iot_ext_conversion_truncate}')
+        UNION ALL
+        SELECT 24, 'the owner of the table may not make foreign key ' || k.conname
+          FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+         WHERE c.oid = $1 AND k.contype = 'f' AND NOT has_any_column_privilege(c.relowner, k.confrelid, 'REFERENCES')
+        UNION ALL
         SELECT 20, 'subscription ' || s.subname || ' writes to it' FROM pg_subscription_rel r
           JOIN pg_subscription s ON s.oid = r.srsubid WHERE r.srrelid = $1) o
       ORDER BY o.place, o.what");
