@@ -76,9 +76,9 @@ class Worker(threading.Thread):
                     self.connected()
                 self.round()
                 self.rounds += 1
-            except psycopg.OperationalError as error:
+            except (psycopg.OperationalError, psycopg.Rollback) as error:
                 # Lock timeouts, deadlocks and the like have a SQLSTATE and are failures; a lost connection has none.
-                lost = error.sqlstate is None or error.sqlstate in ("57P01", "57P02", "57P03", "08006")
+                lost = isinstance(error, psycopg.Rollback) or error.sqlstate is None or error.sqlstate in ("57P01", "57P02", "57P03", "08006")
                 if not (lost and self.survives):
                     self.failures.append(repr(error))
                     return

@@ -149,8 +149,9 @@ def test_what_an_import_refuses(readings):
     readings.execute("CREATE TABLE notes (id integer, at timestamptz, FOREIGN KEY (id, at) REFERENCES sensor_readings)")
     readings.execute("CREATE VIEW leftovers AS SELECT * FROM readings_default")
     readings.execute("CREATE TRIGGER own AFTER INSERT ON readings_default FOR EACH ROW EXECUTE FUNCTION hear()")
-    assert refused().splitlines() == [
-        "foreign key notes_id_at_fkey1 of table public.notes references it",
+    first, *others = refused().splitlines()
+    assert first.startswith("foreign key notes_id_at_fkey") and first.endswith(" of table public.notes references it")
+    assert others == [
         "view public.leftovers depends on it",
         "trigger own is of the default partition itself",
     ]

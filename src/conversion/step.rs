@@ -1,8 +1,9 @@
 //! One step: a transaction that does the next piece of work and writes down how far it came, or why it could not.
 
-use std::time::Instant;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
-use iot_core::conversion::{Phase, longest_hold, pause_before};
+use iot_core::conversion::{Phase, pause_before};
 use pgrx::PgSqlErrorCode;
 use pgrx::spi::quote_literal;
 
@@ -40,6 +41,11 @@ const PLAIN_OUTPUT: [(&std::ffi::CStr, &std::ffi::CStr); 8] = [
     (c"synchronize_seqscans", c"off"),
 ];
 
+thread_local! {
+    /// How long the next step waits, because this one has failed.
+    static PAUSE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
 /// Does the next step of a conversion; whether there is another one.
 ///
 /// # Errors
@@ -58,7 +64,7 @@ pub fn step(id: i64) -> IotResult<bool> {
         begin::take(id, &name)?;
         let owner = require_owner(conversion.relation)?;
         show(&conversion, &name);
-        relation::pause(pause_before(u32::try_from(conversion.state.attempts).unwrap_or(0)));
+        relation::pause(PAUSE.take());
         let tried = {
             let plain = Scoped::new();
             for (setting, value) in PLAIN_OUTPUT {
@@ -67,10 +73,8 @@ pub fn step(id: i64) -> IotResult<bool> {
             transaction::unless(&PASSING, || {
                 let _owner = ActingAs::seeing_own_rows(owner);
                 // Given up before PostgreSQL looks for deadlocks: it must not be the others who pay for them.
-                let _settings = swap::limited(
-                    Instant::now()
-                        + longest_hold(guc::maintenance_lock_timeout(), settings::deadlock_timeout()),
-                );
+                let _settings =
+                    swap::limited(Instant::now() + guc::maintenance_lock_timeout().min(swap::longest_hold()));
                 work(session, &conversion)
             })?
         };
@@ -87,6 +91,7 @@ pub fn step(id: i64) -> IotResult<bool> {
                     return Err(gave_up(&name, state.phase, &why, state.attempts + 1));
                 }
                 state.attempts += 1;
+                PAUSE.set(pause_before(u32::try_from(state.attempts).unwrap_or(u32::MAX)));
                 state.last_obstacle = Some(why);
                 state
             }

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use iot_core::conversion::{Phase, longest_hold};
+use iot_core::conversion::Phase;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_literal;
@@ -39,6 +39,11 @@ thread_local! {
     static HELD: RefCell<Option<(Vec<Kept>, Instant)>> = const { RefCell::new(None) };
 }
 
+/// How long writers may be held back.
+pub fn longest_hold() -> Duration {
+    iot_core::conversion::longest_hold(settings::deadlock_timeout())
+}
+
 /// Lets writers go on.
 pub fn release() {
     for kept in HELD.with_borrow_mut(Option::take).into_iter().flat_map(|(held, _)| held) {
@@ -55,7 +60,7 @@ pub fn close(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) 
     let limit = conversion.order.batch_rows;
     copy::premake(session, conversion)?;
     // Who is in the way for long must not cost writers anything.
-    let hold = longest_hold(guc::maintenance_lock_timeout(), settings::deadlock_timeout());
+    let hold = longest_hold();
     await_snapshots(session, conversion, Instant::now() + hold)?;
     let tables: Vec<Oid> = conversion.parent.into_iter().chain([conversion.relation]).collect();
     for &table in &tables {
@@ -159,10 +164,11 @@ fn take_alone(table: Oid, deadline: Instant) -> IotResult<()> {
     if relation::try_lock(table, Lock::AccessExclusive, left / 2) {
         return Ok(());
     }
-    if Instant::now() >= deadline {
+    let now = Instant::now();
+    if now >= deadline {
         return Err(locked("readers did not leave the table in time"));
     }
-    let _settings = limited(deadline);
+    let _settings = limited(deadline.min(now + guc::maintenance_lock_timeout()));
     drop(OpenRelation::open(table, Lock::AccessExclusive));
     Ok(())
 }

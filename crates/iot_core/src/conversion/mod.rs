@@ -39,8 +39,8 @@ pub fn pause_before(attempts: u32) -> Duration {
 
 /// How long writers may be kept waiting for the swap: shorter than the time after which PostgreSQL looks for deadlocks, so
 /// that it is never one of them who pays for one.
-pub fn longest_hold(patience: Duration, deadlock_timeout: Duration) -> Duration {
-    patience.min(deadlock_timeout * 4 / 5)
+pub fn longest_hold(deadlock_timeout: Duration) -> Duration {
+    deadlock_timeout * 4 / 5
 }
 
 /// `name` with a suffix, within 63 bytes.
@@ -91,8 +91,7 @@ mod tests {
     #[test]
     fn writers_never_wait_until_deadlocks_are_looked_for() {
         let second = Duration::from_secs(1);
-        assert_eq!(longest_hold(second, second), Duration::from_millis(800));
-        assert_eq!(longest_hold(second / 10, second), Duration::from_millis(100));
+        assert_eq!(longest_hold(second), Duration::from_millis(800));
     }
 
     #[test]
