@@ -79,6 +79,11 @@ impl IotError {
         self.reason.unwrap_or("refused")
     }
 
+    /// Its SQLSTATE.
+    pub fn code(&self) -> PgSqlErrorCode {
+        self.code
+    }
+
     /// The message alone.
     pub fn message(&self) -> &str {
         &self.message

@@ -13,6 +13,8 @@ mod catalog;
 #[allow(unsafe_code)]
 mod command;
 #[allow(unsafe_code)]
+mod conversion;
+#[allow(unsafe_code)]
 mod detector;
 #[allow(unsafe_code)]
 mod device;

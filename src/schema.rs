@@ -33,7 +33,8 @@ extension_sql_file!(
     requires = ["duplicates"]
 );
 extension_sql_file!("../sql/schema/33_retention.sql", name = "retention", requires = ["partition_manager"]);
-extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["retention"]);
+extension_sql_file!("../sql/schema/34_conversion.sql", name = "conversion", requires = ["retention"]);
+extension_sql_file!("../sql/schema/40_alert.sql", name = "alert", requires = ["conversion"]);
 extension_sql_file!("../sql/schema/41_alert_triggers.sql", name = "alert_triggers", requires = ["alert"]);
 extension_sql_file!("../sql/schema/45_processing.sql", name = "processing", requires = ["alert_triggers"]);
 extension_sql_file!("../sql/schema/50_ingest.sql", name = "ingest", requires = ["processing"]);

@@ -5,6 +5,9 @@
 
 pub mod alert;
 pub mod command;
+pub mod conversion;
+pub mod conversion_carry;
+pub mod conversion_source;
 pub mod health;
 pub mod job;
 pub mod job_run;

@@ -5,6 +5,7 @@ mod alerts;
 mod buckets;
 mod bulk_insert;
 mod commands;
+mod conversions;
 mod detectors;
 mod duplicates;
 mod ingest;

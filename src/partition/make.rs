@@ -35,6 +35,35 @@ pub fn create_missing(
     management: &Management,
     choose: impl Fn(&[PartitionRange]) -> Vec<PartitionRange>,
 ) -> IotResult<Vec<(String, PartitionRange)>> {
+    create_missing_for(session, table, interval, management, None, choose)
+}
+
+/// The table whose name partitions are called after when it is not the one that they are made for.
+#[derive(Clone)]
+pub struct Namesake {
+    /// Its name.
+    pub name: String,
+    /// Schema and name, quoted.
+    pub qualified_name: String,
+    /// Whether each partition gets a CHECK constraint that says what its range is, called [`BOUNDS`].
+    pub with_bounds: bool,
+}
+
+/// Name of the constraint by which a partition can be attached elsewhere without being read.
+pub const BOUNDS: &str = "iot_ext_bounds";
+
+/// As [`create_missing`], for the sake of another table.
+///
+/// # Errors
+/// As [`create_missing`].
+pub fn create_missing_for(
+    session: &mut Session<'_>,
+    table: Oid,
+    interval: PartitionInterval,
+    management: &Management,
+    namesake: Option<&Namesake>,
+    choose: impl Fn(&[PartitionRange]) -> Vec<PartitionRange>,
+) -> IotResult<Vec<(String, PartitionRange)>> {
     if choose(&partition_bounds::ranges(&OpenRelation::open(table, Lock::AccessShare))?).is_empty() {
         return Ok(Vec::new());
     }
@@ -43,10 +72,12 @@ pub fn create_missing(
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
-    let workshop = Workshop::open(session, &parent, management)?;
+    let mut workshop = Workshop::open(session, &parent, management)?;
+    workshop.namesake = namesake.cloned();
+    let base = namesake.map_or_else(|| parent.name(), |namesake| namesake.name.clone());
     let names: Vec<_> = chosen
         .iter()
-        .map(|&range| free_name(&parent.schema(), &partition_name(&parent.name(), interval, range)))
+        .map(|&range| free_name(&parent.schema(), &partition_name(&base, interval, range)))
         .collect::<IotResult<_>>()?;
     // ATTACH wants the parent unused by this session.
     drop(parent);
@@ -79,6 +110,7 @@ pub struct Workshop {
     policies: Vec<Policy>,
     triggers: Vec<Trigger>,
     management: Management,
+    namesake: Option<Namesake>,
 }
 
 impl Workshop {
@@ -106,6 +138,7 @@ impl Workshop {
             policies,
             triggers: partition::truncate_triggers(session, oid)?,
             management: management.clone(),
+            namesake: None,
         })
     }
 
@@ -179,8 +212,13 @@ impl Workshop {
             }
         }
         self.finish(session, name)?;
+        let called = self.namesake.as_ref().map_or(parent, |namesake| &namesake.qualified_name);
+        if self.namesake.as_ref().is_some_and(|namesake| namesake.with_bounds) {
+            let bounds = self.condition(range);
+            session.run(&format!("ALTER TABLE {partition} ADD CONSTRAINT {BOUNDS} CHECK ({bounds})"))?;
+        }
         let comment = quote_literal(format!(
-            "Rows of {parent} from {} (inclusive) to {} (exclusive).",
+            "Rows of {called} from {} (inclusive) to {} (exclusive).",
             self.time_type.literal(range.start),
             self.time_type.literal(range.end)
         ));

@@ -20,20 +20,33 @@ use crate::pg::statement::{Session, with_session};
 
 /// What the caller asked for; `None` keeps what an earlier call chose.
 #[derive(Default, PartialEq)]
-struct Wishes {
-    partition_interval: Option<Interval>,
-    premake: Option<i32>,
-    retention: Option<Interval>,
-    maximum_bytes: Option<i64>,
-    warm_after: Option<Interval>,
-    cold_after: Option<Interval>,
-    tier_indexes: [Option<Vec<String>>; 3],
-    subpartition_by: Option<String>,
-    subpartition_column: Option<String>,
-    subpartition_values: Option<Vec<String>>,
-    subpartition_count: Option<i32>,
-    leaf_key: Option<Vec<String>>,
-    storage_parameters: Option<Vec<String>>,
+pub struct Wishes {
+    /// Width of partitions.
+    pub partition_interval: Option<Interval>,
+    /// Partitions kept ready beyond the current one.
+    pub premake: Option<i32>,
+    /// Age at which partitions are dropped.
+    pub retention: Option<Interval>,
+    /// What all of them may take.
+    pub maximum_bytes: Option<i64>,
+    /// Age at which one is warm.
+    pub warm_after: Option<Interval>,
+    /// Age at which one is cold.
+    pub cold_after: Option<Interval>,
+    /// Definitions of the indexes of the tiers, hot first.
+    pub tier_indexes: [Option<Vec<String>>; 3],
+    /// `list`, `hash` or `none`.
+    pub subpartition_by: Option<String>,
+    /// By which column.
+    pub subpartition_column: Option<String>,
+    /// Values with a sub-partition each.
+    pub subpartition_values: Option<Vec<String>>,
+    /// Number of sub-partitions.
+    pub subpartition_count: Option<i32>,
+    /// Columns of the primary key of each leaf.
+    pub leaf_key: Option<Vec<String>>,
+    /// Storage parameters of new leaves.
+    pub storage_parameters: Option<Vec<String>>,
 }
 
 #[pg_extern(sql = false)]
@@ -107,7 +120,11 @@ fn manage_partitions(
     }))
 }
 
-fn manage(table: Oid, wishes: Wishes, order: Order) -> IotResult<Vec<Action>> {
+/// `manage_partitions()`.
+///
+/// # Errors
+/// 42501 for callers who do not own the table; 22023 for wishes that do not fit; what PostgreSQL raises.
+pub fn manage(table: Oid, wishes: Wishes, order: Order) -> IotResult<Vec<Action>> {
     require_owner(table)?;
     with_session(|session| {
         let (time_column, time_type) = OpenRelation::look(table, |parent| {

@@ -88,7 +88,10 @@ pub fn try_lock(relation: pg_sys::Oid, lock: Lock, patience: Duration) -> bool {
 }
 
 /// Waits, unless something happens. Raises when the statement is cancelled.
-fn pause(length: Duration) {
+pub fn pause(length: Duration) {
+    if length.is_zero() {
+        return;
+    }
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: the latch of this process, which it alone waits for and resets.
     unsafe {

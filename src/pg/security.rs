@@ -20,6 +20,17 @@ impl ActingAs {
         Self::begin(role, pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION)
     }
 
+    /// The same, and row security that is forced on the owner of a table does not hide rows: as for checks of foreign keys.
+    /// The current user must be allowed to turn that off, as owners are.
+    pub fn seeing_own_rows(role: pg_sys::Oid) -> Self {
+        Self::begin(
+            role,
+            pg_sys::SECURITY_LOCAL_USERID_CHANGE
+                | pg_sys::SECURITY_RESTRICTED_OPERATION
+                | pg_sys::SECURITY_NOFORCE_RLS,
+        )
+    }
+
     /// Acts as `role` for a command that restricts itself where it runs code of others, and that could not do its work in a
     /// restricted context: REFRESH MATERIALIZED VIEW CONCURRENTLY makes a temporary table.
     pub fn for_restricting_command(role: pg_sys::Oid) -> Self {
@@ -229,4 +240,9 @@ pub fn may_read(table: pg_sys::Oid) -> bool {
         pg_sys::pg_class_aclcheck(table, current_user(), pg_sys::ACL_SELECT as pg_sys::AclMode)
             == pg_sys::AclResult::ACLCHECK_OK
     }
+}
+
+/// Whether the current user may look at everything that is measured: superusers and members of `pg_monitor`.
+pub fn current_user_is_monitor() -> bool {
+    current_user_has_privileges_of(pg_sys::Oid::from(pg_sys::ROLE_PG_MONITOR))
 }

@@ -53,3 +53,17 @@ pub fn lock_table_size() -> i64 {
     let (locks, connections) = unsafe { (pg_sys::max_locks_per_xact, pg_sys::MaxConnections) };
     i64::from(locks) * i64::from(connections)
 }
+
+/// How long PostgreSQL waits for a lock before it looks for a deadlock.
+pub fn deadlock_timeout() -> std::time::Duration {
+    // SAFETY: reads a setting.
+    std::time::Duration::from_millis(u64::try_from(unsafe { pg_sys::DeadlockTimeout }).unwrap_or(0))
+}
+
+/// Shows `text` as what this session is doing, in `pg_stat_activity`.
+pub fn show_activity(text: &str) {
+    if let Ok(text) = std::ffi::CString::new(text) {
+        // SAFETY: the text is copied, and cut to its place.
+        unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr()) };
+    }
+}

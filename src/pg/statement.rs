@@ -134,6 +134,30 @@ impl<'connection> Session<'connection> {
         Self::rows(status, text)
     }
 
+    /// The same with `$1`, a text: what is long stays out of what errors and logs show.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub fn query_about(&mut self, text: &str, argument: &str) -> IotResult<Rows<'connection>> {
+        let c_text = c_text(text)?;
+        let argument = DatumWithOid::from(argument);
+        let mut values = [argument.datum().map_or(pg_sys::Datum::from(0), |datum| datum.sans_lifetime())];
+        let mut types = [pg_sys::TEXTOID];
+        // SAFETY: SPI is connected; text and arrays, of one element each, live during the call.
+        let status = unsafe {
+            pg_sys::SPI_execute_with_args(
+                c_text.as_ptr(),
+                1,
+                types.as_mut_ptr(),
+                values.as_mut_ptr(),
+                std::ptr::null(),
+                false,
+                0,
+            )
+        };
+        Self::rows(status, text)
+    }
+
     fn rows(status: i32, text: &str) -> IotResult<Rows<'connection>> {
         if status < 0 {
             return Err(defect(format!("SPI reports {status} for: {text:.200}")));

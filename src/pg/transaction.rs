@@ -278,3 +278,49 @@ fn ends_more(code: PgSqlErrorCode) -> bool {
     let code = IotError::new(code, "").sqlstate();
     ["25", "40", "53", "57", "58", "XX"].iter().any(|class| code.starts_with(class))
 }
+
+/// Runs `work` in a subtransaction. When it meets an error of one of `codes`, what it did is undone and the message comes back
+/// instead; every other error is raised.
+///
+/// # Errors
+/// That of `work`.
+pub fn unless<T>(
+    codes: &[PgSqlErrorCode],
+    work: impl FnOnce() -> IotResult<T>,
+) -> IotResult<Result<T, String>> {
+    // SAFETY: reads two variables of the backend, restored below.
+    let (memory, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
+    // SAFETY: the subtransaction is ended below on every way; results are made in the caller's memory.
+    unsafe {
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(memory);
+    }
+    let mut work = Some(work);
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| Ok(work.take().map(|work| work()))))
+        .catch_others(|error| Err(Box::new(error)))
+        .execute();
+    // SAFETY: ends the subtransaction begun above, as PL/pgSQL does.
+    unsafe {
+        if matches!(&outcome, Ok(Some(Ok(_)))) {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::MemoryContextSwitchTo(memory);
+        pg_sys::CurrentResourceOwner = owner;
+    }
+    match outcome {
+        Ok(Some(Ok(result))) => Ok(Ok(result)),
+        Ok(Some(Err(error))) if codes.contains(&error.code()) => Ok(Err(error.message().to_owned())),
+        Ok(Some(Err(error))) => Err(error),
+        Ok(None) => Err(IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "nothing was tried")),
+        Err(error) => match &*error {
+            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)
+                if codes.contains(&report.sql_error_code()) =>
+            {
+                Ok(Err(report.message().to_owned()))
+            }
+            _ => error.rethrow(),
+        },
+    }
+}

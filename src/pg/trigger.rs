@@ -116,7 +116,7 @@ pub unsafe extern "C-unwind" fn iot_partitions_changed(call: pg_sys::FunctionCal
 
 /// # Safety
 /// `call` comes from PostgreSQL.
-unsafe fn trigger_data(call: pg_sys::FunctionCallInfo) -> *const pg_sys::TriggerData {
+pub(super) unsafe fn trigger_data(call: pg_sys::FunctionCallInfo) -> *const pg_sys::TriggerData {
     // SAFETY: the context of a call is null or a node, and a TriggerData when its tag says so.
     unsafe {
         let context = (*call).context;

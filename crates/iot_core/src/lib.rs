@@ -12,6 +12,7 @@
 
 pub mod alert;
 pub mod bucket;
+pub mod conversion;
 pub mod detect;
 pub mod device;
 pub mod ingest;
