@@ -23,6 +23,9 @@ use crate::statement;
 /// Partitions made in one transaction: each takes some locks until its end.
 const PARTITIONS_AT_ONCE: usize = 25;
 
+/// As many changes are carried over at once in any case: with fewer, a busy table would run away.
+const FEWEST_CHANGES: i32 = 1_000;
+
 /// Rows of a block of a table that was never analyzed: a guess, until some are copied.
 const ROWS_OF_BLOCK: i64 = 50;
 
@@ -198,7 +201,7 @@ pub fn replay_all(all: bool) {
 }
 
 fn limit(conversion: &Conversion) -> i32 {
-    if ALL.get() { i32::MAX } else { conversion.order.batch_rows }
+    if ALL.get() { i32::MAX } else { conversion.order.batch_rows.max(FEWEST_CHANGES) }
 }
 
 /// Whether at least a batch of changes waits in the log.
@@ -206,7 +209,7 @@ fn limit(conversion: &Conversion) -> i32 {
 /// # Errors
 /// What PostgreSQL raises.
 pub fn has_changes(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> IotResult<bool> {
-    let limit = conversion.order.batch_rows;
+    let limit = limit(conversion);
     let waiting = session.query(&format!("SELECT 1 FROM {} LIMIT {limit}", shape.log))?.count();
     Ok(waiting >= usize::try_from(limit).unwrap_or(usize::MAX))
 }

@@ -77,7 +77,10 @@ pub fn step(id: i64) -> IotResult<bool> {
                 // Given up before PostgreSQL looks for deadlocks: it must not be the others who pay for them.
                 let _settings =
                     swap::limited(Instant::now() + guc::maintenance_lock_timeout().min(swap::longest_hold()));
-                work(session, &conversion)
+                let state = work(session, &conversion)?;
+                // What is checked at the end of the transaction, while it can still be tried again.
+                session.run("SET CONSTRAINTS ALL IMMEDIATE")?;
+                Ok(state)
             })?
         };
         let state = match tried {
