@@ -114,8 +114,12 @@ class Writer(Worker):
         self.moves = moves
         self.record = {}  # id: (time, value)
         self.in_flight = None
+        self.replicates = number == 2
 
     def connected(self):
+        if self.replicates:
+            # As a subscription applies changes: ordinary triggers do not fire.
+            self.connection.execute("SET session_replication_role = replica")
         if self.in_flight is None:
             return
         # The commit that the crash interrupted may have happened or not.

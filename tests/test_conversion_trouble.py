@@ -62,7 +62,7 @@ def test_after_the_swap_there_is_no_way_back(readings, held):
     call = Call(readings, CONVERT, (1000, 10_000))
     wait_for_phase(readings, {"closing"}, call)
     other = readings.connect(autocommit=False)
-    other.execute("SELECT count(*) FROM devices")
+    other.execute("SELECT count(*) FROM sensor_readings_conversion_log")
     held.rollback()
     wait_for_phase(readings, {"cleaning"}, call)
     readings.execute("SELECT pg_terminate_backend(%s)", (call.pid,))
@@ -125,8 +125,10 @@ def test_it_waits_for_those_who_see_the_table_as_it_was(readings):
     check_against_records(readings, [writer])
 
 
-class Cascader(Worker):
-    """Deletes devices whose rows go with them, and truncates nothing."""
+class Leaver(Worker):
+    """Devices come with rows and go again: the rows with them, or before them."""
+
+    cascades = True
 
     def round(self):
         device = f"c{self.rounds % 3}"
@@ -134,23 +136,55 @@ class Cascader(Worker):
             self.connection.execute("INSERT INTO devices VALUES (%s, 'short-lived')", (device,))
             self.connection.execute(
                 "INSERT INTO sensor_readings (device_id, timestamp, sensor_type, value, unit, location)"
-                " SELECT %s, timestamptz '2026-01-15 00:00+00' + n * interval '10 days', 'x', 0, 'x', 'cascade' FROM generate_series(0, 9) n",
-                (device,))
+                " SELECT %s, timestamptz '2026-01-15 00:00+00' + n * interval '10 days', 'x', 0, 'x', 'short-lived'"
+                "   FROM generate_series(0, 9) n", (device,))
             self.connection.execute("INSERT INTO ledger VALUES (10, 0)")
         with self.connection.transaction():
             self.connection.execute("INSERT INTO ledger VALUES (-10, 0)")
+            if self.cascades:
+                self.connection.execute("DELETE FROM devices WHERE id = %s", (device,))
+            else:
+                self.connection.execute("DELETE FROM sensor_readings WHERE device_id = %s", (device,))
+        if not self.cascades:
             self.connection.execute("DELETE FROM devices WHERE id = %s", (device,))
 
 
-def test_referenced_rows_come_and_go(readings):
-    workers = [Cascader(readings), Writer(readings, 1), Reader(readings)]
+@pytest.mark.parametrize("action", ["CASCADE", "NO ACTION"])
+def test_referenced_rows_come_and_go(readings, action):
+    readings.execute("ALTER TABLE sensor_readings DROP CONSTRAINT sensor_readings_device_id_fkey, ADD FOREIGN KEY (device_id)"
+                     f" REFERENCES devices ON DELETE {action}")
+    workers = [Leaver(readings), Writer(readings, 1), Reader(readings)]
+    workers[0].cascades = action == "CASCADE"
     for worker in workers:
         worker.start()
     Call(readings, CONVERT, (1000, 10_000)).wait()
     assert [worker.stop() for worker in workers] == [[], [], []]
-    readings.execute("DELETE FROM sensor_readings WHERE location = 'cascade'")
+    readings.execute("DELETE FROM sensor_readings WHERE location = 'short-lived'")
     readings.execute("DELETE FROM ledger WHERE rows_added IN (10, -10)")
     check_against_records(readings, [workers[1]])
+
+
+class SlotMover(Worker):
+    """A value that is unique goes from one row to another all the time."""
+
+    def round(self):
+        slot = self.rounds % 5
+        with self.connection.transaction():
+            at, = self.connection.execute("DELETE FROM slots WHERE slot = %s RETURNING at", (slot,)).fetchone()
+            self.connection.execute("INSERT INTO slots (slot, at) VALUES (%s, %s)", (slot, at))
+
+
+@pytest.mark.parametrize("deferrable", ["", "DEFERRABLE INITIALLY DEFERRED"])
+def test_unique_values_go_from_row_to_row(bare_database, deferrable):
+    bare_database.execute(
+        f"CREATE TABLE slots (id bigserial PRIMARY KEY, slot integer, at timestamptz NOT NULL, UNIQUE (slot) {deferrable});"
+        "INSERT INTO slots (slot, at) SELECT n, timestamptz '2026-01-01 00:00+00' + n * interval '1 hour' FROM generate_series(0, 2999) n")
+    mover = SlotMover(bare_database)
+    mover.start()
+    # Batches so small that a part of what belongs together is seen alone.
+    Call(bare_database, "CALL iot.convert_to_partitioned('slots', 'at', batch_rows => 7, lock_retries => 1000)").wait()
+    assert mover.stop() == []
+    assert bare_database.row("SELECT count(*), count(DISTINCT slot), sum(slot) FROM slots") == (3000, 3000, 2999 * 1500)
 
 
 @pytest.mark.parametrize("where", ["copying", "closing"])

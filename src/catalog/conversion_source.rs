@@ -112,8 +112,9 @@ statement!(
          WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype = 'n'
            AND NOT CASE d.classid
                    WHEN 'pg_rewrite'::regclass THEN true
-                   WHEN 'pg_class'::regclass THEN d.objid = $1 OR EXISTS (
-                        SELECT FROM pg_index x WHERE x.indexrelid = d.objid AND x.indrelid = $1)
+                   WHEN 'pg_class'::regclass THEN d.objid = $1
+                        OR EXISTS (SELECT FROM pg_index x WHERE x.indexrelid = d.objid AND x.indrelid = $1)
+                        OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = d.objid AND i.inhparent = $1)
                    WHEN 'pg_constraint'::regclass THEN EXISTS (
                         SELECT FROM pg_constraint k WHERE k.oid = d.objid AND (k.conrelid = $1 OR k.confrelid = $1))
                    WHEN 'pg_policy'::regclass THEN EXISTS (
@@ -341,14 +342,29 @@ pub struct ForeignKey {
     pub referenced: Oid,
 }
 
+statement!(OF_PARTITIONS: (OIDOID)
+    "SELECT DISTINCT k.conname::text, pg_get_constraintdef(k.oid), k.confrelid
+       FROM pg_inherits i JOIN pg_constraint k ON k.conrelid = i.inhrelid
+      WHERE i.inhparent = $1 AND k.contype = 'f' AND k.conparentid = 0 ORDER BY 1");
+
+/// Foreign keys that partitions of `table` have for themselves.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn foreign_keys_of_partitions(session: &mut Session<'_>, table: Oid) -> IotResult<Vec<ForeignKey>> {
+    list(session, &OF_PARTITIONS, table, foreign_key)
+}
+
+fn foreign_key(row: &Row<'_>) -> IotResult<ForeignKey> {
+    Ok(ForeignKey { name: row.get(1)?, definition: row.get(2)?, referenced: row.get(3)? })
+}
+
 /// Foreign keys of `table`, by name.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn foreign_keys(session: &mut Session<'_>, table: Oid) -> IotResult<Vec<ForeignKey>> {
-    list(session, &FOREIGN_KEYS, table, |row| {
-        Ok(ForeignKey { name: row.get(1)?, definition: row.get(2)?, referenced: row.get(3)? })
-    })
+    list(session, &FOREIGN_KEYS, table, foreign_key)
 }
 
 statement!(BEFORE_ROW_TRIGGERS: (OIDOID)

@@ -9,7 +9,7 @@ use super::swap::Hurry;
 use super::{copy, swap};
 use crate::catalog::conversion::{self, Conversion};
 use crate::catalog::conversion_carry::{self, Identity};
-use crate::catalog::conversion_source;
+use crate::catalog::conversion_source::{self, ForeignKey};
 use crate::catalog::partition_policy::{self, Duplicates, PartitionPolicy};
 use crate::error::IotResult;
 use crate::partition::free_name;
@@ -36,6 +36,7 @@ pub fn rename(
     let identities = conversion_carry::identities(session, relation)?;
     let publications = conversion_carry::publications(session, relation)?;
     let management = copy::management(session, conversion)?;
+    let foreign_keys = conversion_source::foreign_keys(session, relation)?;
     swap::drop_triggers(session, relation)?;
 
     let aside = free_name(&source.schema, &suffixed(&source.name, BEFORE))?;
@@ -43,6 +44,17 @@ pub fn rename(
     hurry
         .run(session, &format!("ALTER TABLE {} RENAME TO {}", shape.copy, quote_identifier(&source.name)))?;
     let original = quote_qualified_identifier(source.schema.as_str(), aside.as_str());
+    drop_foreign_keys(session, &original, &foreign_keys, hurry)?;
+    // Looked at only when everybody goes on; what comes from now on is checked at once.
+    for (partition, _) in copy::partitions(session, conversion)? {
+        for key in &foreign_keys {
+            let name = quote_identifier(&key.name);
+            hurry.run(
+                session,
+                &format!("ALTER TABLE {partition} ADD CONSTRAINT {name} {} NOT VALID", key.definition),
+            )?;
+        }
+    }
     for publication in publications {
         hurry.run(session, &format!("ALTER PUBLICATION {publication} DROP TABLE {original}"))?;
     }
@@ -82,6 +94,23 @@ pub fn rename(
     };
     partition_policy::store(session, partitioned, &conversion.order.time_column, policy)?;
     conversion::renamed(session, conversion.id, partitioned, relation)
+}
+
+/// Kept, the table before would stand in the way of changes of the tables that it references.
+///
+/// # Errors
+/// What PostgreSQL raises.
+pub fn drop_foreign_keys(
+    session: &mut Session<'_>,
+    original: &str,
+    foreign_keys: &[ForeignKey],
+    hurry: Hurry,
+) -> IotResult<()> {
+    for key in foreign_keys {
+        let name = quote_identifier(&key.name);
+        hurry.run(session, &format!("ALTER TABLE {original} DROP CONSTRAINT {name}"))?;
+    }
+    Ok(())
 }
 
 /// The new table's column goes on counting where the old one's is. Who still has a number of the old sequence in hand keeps

@@ -1,5 +1,7 @@
 //! Copying rows by blocks, and carrying logged changes over.
 
+use std::cell::Cell;
+
 use iot_core::conversion::Phase;
 use iot_core::partition::{PartitionRange, plan, range_for};
 use iot_core::time::Timestamp;
@@ -20,6 +22,9 @@ use crate::statement;
 
 /// Partitions made in one transaction: each takes some locks until its end.
 const PARTITIONS_AT_ONCE: usize = 25;
+
+/// As many changes are carried over at once in any case: with fewer, a busy table would run away.
+const FEWEST_CHANGES: i32 = 1_000;
 
 /// Rows of a block of a table that was never analyzed: a guess, until some are copied.
 const ROWS_OF_BLOCK: i64 = 50;
@@ -144,8 +149,11 @@ pub fn copy(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -
             }
         }
         let copied = session.query(&format!(
-            "INSERT INTO {} ({1}) SELECT {1} FROM ONLY {2} WHERE {rows} ON CONFLICT DO NOTHING",
-            shape.copy, shape.columns, shape.source
+            "INSERT INTO {} ({1}) SELECT {1} FROM ONLY {2} WHERE {rows} ON CONFLICT ({3}) DO NOTHING",
+            shape.copy,
+            shape.columns,
+            shape.source,
+            shape.full_key_list()
         ))?;
         state.rows_copied += i64::try_from(copied.count()).unwrap_or(0);
         state.next_block = upto;
@@ -182,12 +190,26 @@ fn cover_rows(
     make(session, conversion, |existing| plan(existing, interval, first, between - 1)).map(drop)
 }
 
+thread_local! {
+    static ALL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the next replay takes the whole log at once: a row may have a unique value that another one, in the copy still,
+/// has given up. With everything that changed out of the way first, there is nothing left to meet.
+pub fn replay_all(all: bool) {
+    ALL.set(all);
+}
+
+fn limit(conversion: &Conversion) -> i32 {
+    if ALL.get() { i32::MAX } else { conversion.order.batch_rows.max(FEWEST_CHANGES) }
+}
+
 /// Whether at least a batch of changes waits in the log.
 ///
 /// # Errors
 /// What PostgreSQL raises.
 pub fn has_changes(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> IotResult<bool> {
-    let limit = conversion.order.batch_rows;
+    let limit = limit(conversion);
     let waiting = session.query(&format!("SELECT 1 FROM {} LIMIT {limit}", shape.log))?.count();
     Ok(waiting >= usize::try_from(limit).unwrap_or(usize::MAX))
 }
@@ -199,7 +221,10 @@ pub fn has_changes(session: &mut Session<'_>, conversion: &Conversion, shape: &S
 /// What PostgreSQL raises.
 pub fn replay(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> IotResult<(State, bool)> {
     let mut state = conversion.state.clone();
-    let limit = conversion.order.batch_rows;
+    let limit = limit(conversion);
+    if limit == i32::MAX {
+        state.log_block = 0;
+    }
     let settings = Scoped::new();
     // Few keys against many rows, whatever is known of either table yet.
     for method in [c"enable_seqscan", c"enable_hashjoin", c"enable_mergejoin"] {
@@ -224,7 +249,7 @@ fn replay_from_start(
     shape: &Shape,
     mut state: State,
 ) -> IotResult<(State, bool)> {
-    let limit = conversion.order.batch_rows;
+    let limit = limit(conversion);
     let Some(mut picked) = pick(session, shape, 0, limit)? else { return Ok((state, true)) };
     let is_all = picked.count < i64::from(limit);
     carry_over(session, conversion, shape, &mut state, &mut picked)?;
@@ -285,8 +310,8 @@ fn carry_over(
     }
     session.query_about(&format!("DELETE FROM {} WHERE {among}", shape.log), &picked.places)?;
     state.changes_replayed += picked.count;
-    state.log_block =
-        if picked.count < i64::from(conversion.order.batch_rows) { 0 } else { picked.last_block };
+    state.log_block = if picked.count < i64::from(limit(conversion)) { 0 } else { picked.last_block };
+    ALL.set(false);
     Ok(())
 }
 

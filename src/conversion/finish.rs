@@ -2,39 +2,27 @@
 
 use iot_core::conversion::{Phase, suffixed};
 use pgrx::PgSqlErrorCode;
-use pgrx::spi::quote_identifier;
 
-use super::{carry, swap};
+use super::{carry, indexes, swap};
 use crate::catalog::conversion::Conversion;
-use crate::catalog::conversion_source;
 use crate::error::{IotError, IotResult};
-use crate::pg::relation::{self, Lock, OpenRelation};
+use crate::pg::relation;
 use crate::pg::statement::Session;
 
-/// Drops the log, then foreign keys of the table before (kept, it would stand in the way of changes of the tables that they
-/// reference), one in each transaction, then that table, if so ordered.
+/// Drops the log, makes foreign keys of the partitions those of the table, and drops the table before, if so ordered.
 ///
 /// # Errors
 /// What PostgreSQL raises: 55P03 where referenced tables are in use.
 pub fn clean(session: &mut Session<'_>, conversion: &Conversion) -> IotResult<Phase> {
     swap::release();
     swap::drop_table(session, conversion.change_log)?;
-    // Of an import, the copy has given its partitions away.
     if conversion.parent.is_some() {
+        // It has given its partitions away.
         swap::drop_table(session, conversion.partitioned)?;
-    }
-    let kept = conversion.original.filter(|&original| relation::exists(original));
-    if let Some(original) = kept
-        && let Some(key) = conversion_source::foreign_keys(session, original)?.first()
-    {
-        drop(OpenRelation::open(key.referenced, Lock::AccessExclusive));
-        session.run(&format!(
-            "ALTER TABLE {} DROP CONSTRAINT {}",
-            carry::qualified(original),
-            quote_identifier(&key.name)
-        ))?;
+    } else if indexes::validate(session, conversion.relation)? {
         return Ok(Phase::Cleaning);
     }
+    let kept = conversion.original.filter(|&original| relation::exists(original));
     let name = carry::qualified(conversion.parent.unwrap_or(conversion.relation));
     match kept {
         Some(original) if conversion.order.keep_original => {

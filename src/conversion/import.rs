@@ -11,7 +11,7 @@ use pgrx::spi::{quote_identifier, quote_literal, quote_qualified_identifier};
 
 use super::shape::Shape;
 use super::swap::Hurry;
-use super::{begin, check, copy, finish, partman, require_owner, swap};
+use super::{begin, carry, check, copy, finish, partman, require_owner, swap};
 use crate::catalog::conversion::{self, Conversion, Order};
 use crate::catalog::{conversion_source, partition_policy};
 use crate::engine;
@@ -150,6 +150,9 @@ pub fn attach(
     engine::writing(|| hurry.run(session, &format!("ALTER TABLE {table} DETACH PARTITION {default}")))?;
     let aside = free_name(&schema, &finish::kept_default(&default_name))?;
     hurry.run(session, &format!("ALTER TABLE {default} RENAME TO {}", quote_identifier(&aside)))?;
+    let foreign_keys = conversion_source::foreign_keys(session, conversion.relation)?;
+    let kept = quote_qualified_identifier(schema.as_str(), aside.as_str());
+    carry::drop_foreign_keys(session, &kept, &foreign_keys, hurry)?;
     for (partition, range) in copy::partitions(session, conversion)? {
         // Somebody else made one meanwhile: rows of that time went there.
         let overlaps = taken.iter().any(|other| other.start < range.end && range.start < other.end);

@@ -182,45 +182,56 @@ statement!(
        LEFT JOIN pg_constraint k ON k.conrelid = i.inhrelid AND k.conname = $2 AND k.contype = 'f'
       WHERE i.inhparent = $1 AND k.convalidated IS NOT TRUE ORDER BY k.oid IS NOT NULL, i.inhrelid LIMIT 1");
 
-/// One foreign key of one partition more, first without a look at its rows, then with one that nobody waits for.
+/// One foreign key of one partition of an import more, first without a look at its rows, then with one that nobody waits for:
+/// attached without it, it would be read while nobody may do anything.
 ///
 /// # Errors
 /// What PostgreSQL raises.
-pub fn reference(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> IotResult<Phase> {
-    let done = conversion_source::foreign_keys(session, conversion.partitioned)?;
+pub fn reference(session: &mut Session<'_>, conversion: &Conversion) -> IotResult<Phase> {
     for ForeignKey { name, definition, referenced } in
         conversion_source::foreign_keys(session, conversion.relation)?
     {
-        if done.iter().any(|other| other.name == name) {
-            continue;
-        }
         let quoted = quote_identifier(&name);
         let arguments = [conversion.partitioned.into(), name.into()];
-        let mut lock = Some(Lock::ShareRowExclusive);
-        let statement = match session.execute(&WITHOUT_FOREIGN_KEY, &arguments)?.first() {
-            // Where the partitions go, the table has it.
-            None if conversion.parent.is_some() => continue,
-            None => {
-                // Those of the partitions become parts of one, and lose triggers on the referenced table.
-                lock = Some(Lock::AccessExclusive);
-                format!("ALTER TABLE {} ADD CONSTRAINT {quoted} {definition}", shape.copy)
-            }
-            Some(row) => {
-                let partition = OpenRelation::look(row.get(1)?, OpenRelation::qualified_name);
-                if row.get(2)? {
-                    lock = None;
-                    format!("ALTER TABLE {partition} VALIDATE CONSTRAINT {quoted}")
-                } else {
-                    format!("ALTER TABLE {partition} ADD CONSTRAINT {quoted} {definition} NOT VALID")
-                }
-            }
-        };
-        // First the table that others write: who has it and then comes to ours must not find us the other way round.
-        if let Some(lock) = lock {
-            drop(OpenRelation::open(referenced, lock));
+        let Some(row) = session.execute(&WITHOUT_FOREIGN_KEY, &arguments)?.first() else { continue };
+        let partition = OpenRelation::look(row.get(1)?, OpenRelation::qualified_name);
+        if row.get(2)? {
+            session.run(&format!("ALTER TABLE {partition} VALIDATE CONSTRAINT {quoted}"))?;
+        } else {
+            // First the table that others write: who has it and comes to ours must not find us the other way round.
+            drop(OpenRelation::open(referenced, Lock::ShareRowExclusive));
+            session
+                .run(&format!("ALTER TABLE {partition} ADD CONSTRAINT {quoted} {definition} NOT VALID"))?;
         }
-        session.run(&statement)?;
         return Ok(Phase::Referencing);
     }
     Ok(Phase::Closing)
 }
+
+/// After the swap: foreign keys that partitions got unseen are validated, one in each transaction, and then become those of
+/// the table. Whether one was left to do.
+///
+/// # Errors
+/// What PostgreSQL raises: 55P03 where referenced tables are in use.
+pub fn validate(session: &mut Session<'_>, table: Oid) -> IotResult<bool> {
+    let Some(ForeignKey { name, definition, referenced }) =
+        conversion_source::foreign_keys_of_partitions(session, table)?.into_iter().next()
+    else {
+        return Ok(false);
+    };
+    let quoted = quote_identifier(&name);
+    if let Some(row) = session.execute(&NOT_VALIDATED, &[table.into(), name.into()])?.first() {
+        let partition = OpenRelation::look(row.get(1)?, OpenRelation::qualified_name);
+        session.run(&format!("ALTER TABLE {partition} VALIDATE CONSTRAINT {quoted}"))?;
+        return Ok(true);
+    }
+    // They become parts of one, and lose triggers on the referenced table.
+    drop(OpenRelation::open(referenced, Lock::AccessExclusive));
+    let table = OpenRelation::look(table, OpenRelation::qualified_name);
+    session.run(&format!("ALTER TABLE {table} ADD CONSTRAINT {quoted} {definition}"))?;
+    Ok(true)
+}
+
+statement!(NOT_VALIDATED: (OIDOID, TEXTOID)
+    "SELECT k.conrelid FROM pg_inherits i JOIN pg_constraint k ON k.conrelid = i.inhrelid
+      WHERE i.inhparent = $1 AND k.contype = 'f' AND k.conname = $2 AND NOT k.convalidated ORDER BY k.conrelid LIMIT 1");

@@ -77,6 +77,11 @@ impl Shape {
         self.key.iter().map(Column::quoted).collect::<Vec<_>>().join(", ")
     }
 
+    /// The key of the copy, as a list.
+    pub fn full_key_list(&self) -> String {
+        self.full_key.iter().map(Column::quoted).collect::<Vec<_>>().join(", ")
+    }
+
     /// The key as an array of text.
     pub fn key_text(&self) -> String {
         let columns = self.key.iter().map(|column| format!("{}::text", column.quoted()));

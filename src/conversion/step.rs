@@ -21,11 +21,13 @@ use crate::pg::statement::{Session, with_session};
 use crate::pg::transaction;
 
 /// What another try may get over: locks, and rows whose partners in other tables are on their way out.
-const PASSING: [PgSqlErrorCode; 4] = [
+const PASSING: [PgSqlErrorCode; 5] = [
     PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
     PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED,
     PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
     PgSqlErrorCode::ERRCODE_FOREIGN_KEY_VIOLATION,
+    // A value that went from one row to another, of which only the second is known yet.
+    PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
 ];
 
 /// Texts of values must read the same in every session that goes on with a conversion.
@@ -75,13 +77,17 @@ pub fn step(id: i64) -> IotResult<bool> {
                 // Given up before PostgreSQL looks for deadlocks: it must not be the others who pay for them.
                 let _settings =
                     swap::limited(Instant::now() + guc::maintenance_lock_timeout().min(swap::longest_hold()));
-                work(session, &conversion)
+                let state = work(session, &conversion)?;
+                // What is checked at the end of the transaction, while it can still be tried again.
+                session.run("SET CONSTRAINTS ALL IMMEDIATE")?;
+                Ok(state)
             })?
         };
         let state = match tried {
             Ok(state) => state,
-            Err(why) => {
+            Err((code, why)) => {
                 swap::release();
+                copy::replay_all(code == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION);
                 let mut state = conversion.state.clone();
                 // Writers were held back in vain.
                 if state.phase == Phase::Swapping {
@@ -139,7 +145,7 @@ fn next(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> Io
         Phase::Verifying => verify::verify(session, conversion, shape),
         Phase::Indexing => Ok(reached(indexes::build(session, conversion, shape)?)),
         Phase::Analyzing => Ok(reached(indexes::analyze(session, conversion, shape)?)),
-        Phase::Referencing => Ok(reached(indexes::reference(session, conversion, shape)?)),
+        Phase::Referencing => Ok(reached(indexes::reference(session, conversion)?)),
         Phase::Closing => swap::close(session, conversion, shape),
         Phase::Swapping => swap::swap(session, conversion, shape),
         Phase::Cleaning | Phase::Finished => Ok(conversion.state.clone()),

@@ -16,6 +16,7 @@ use pgrx::spi::quote_literal;
 use super::shape::Shape;
 use super::{carry, copy, import};
 use crate::catalog::conversion::{Conversion, State};
+use crate::catalog::conversion_source;
 use crate::error::{IotError, IotResult};
 use crate::guc;
 use crate::pg::relation::{self, Lock, OpenRelation};
@@ -61,8 +62,8 @@ pub fn close(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) 
     copy::premake(session, conversion)?;
     // Who is in the way for long must not cost writers anything.
     let hold = longest_hold();
-    await_snapshots(session, conversion, Instant::now() + hold)?;
-    let tables: Vec<Oid> = conversion.parent.into_iter().chain([conversion.relation]).collect();
+    let tables = tables(session, conversion)?;
+    await_snapshots(session, &tables, Instant::now() + hold)?;
     for &table in &tables {
         await_lock(session, table)?;
     }
@@ -97,8 +98,9 @@ pub fn swap(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -
     let Some(deadline) = deadline else {
         return Ok(State { phase: Phase::Closing, ..conversion.state.clone() });
     };
-    await_snapshots(session, conversion, deadline)?;
-    for table in conversion.parent.into_iter().chain([conversion.relation]) {
+    let tables = tables(session, conversion)?;
+    await_snapshots(session, &tables, deadline)?;
+    for table in tables {
         take_alone(table, deadline)?;
     }
     // What was refused at the beginning may have come since.
@@ -108,6 +110,21 @@ pub fn swap(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -
         None => carry::rename(session, conversion, shape, Hurry(deadline))?,
     }
     Ok(State { phase: Phase::Cleaning, ..conversion.state.clone() })
+}
+
+/// All that the swap takes, in the order in which others come to them: rows of referenced tables go before those that go with
+/// them, and the table of partitions before a partition. (A foreign key comes and goes with triggers on the table that it
+/// references, so that table is needed alone as well.)
+fn tables(session: &mut Session<'_>, conversion: &Conversion) -> IotResult<Vec<Oid>> {
+    let mut tables: Vec<Oid> = conversion_source::foreign_keys(session, conversion.relation)?
+        .into_iter()
+        .map(|key| key.referenced)
+        .collect();
+    tables.sort_unstable_by_key(|table| table.to_u32());
+    tables.dedup();
+    tables.extend(conversion.parent);
+    tables.push(conversion.relation);
+    Ok(tables)
 }
 
 /// Waits in line for a lock on `table` against writers.
@@ -175,18 +192,16 @@ fn take_alone(table: Oid, deadline: Instant) -> IotResult<()> {
 
 statement!(
     /// Who waits for us cannot be waited for.
-    WAITING: (OIDOID, OIDOID)
+    WAITING: (OIDARRAYOID)
     "SELECT l.virtualtransaction FROM pg_locks l
-      WHERE l.locktype = 'relation' AND l.relation IN ($1, $2) AND NOT l.granted");
+      WHERE l.locktype = 'relation' AND l.relation = ANY ($1) AND NOT l.granted");
 
 /// Waits until nobody has a snapshot older than now.
-fn await_snapshots(session: &mut Session<'_>, conversion: &Conversion, deadline: Instant) -> IotResult<()> {
+fn await_snapshots(session: &mut Session<'_>, tables: &[Oid], deadline: Instant) -> IotResult<()> {
     let mut older = snapshots::older();
     loop {
         if !older.is_empty() {
-            let arguments =
-                [conversion.relation.into(), conversion.parent.unwrap_or(conversion.relation).into()];
-            session.execute(&WAITING, &arguments)?.for_each(|row| {
+            session.execute(&WAITING, &[tables.to_vec().into()])?.for_each(|row| {
                 older.remove(&row.get::<String>(1)?);
                 Ok(())
             })?;
@@ -221,9 +236,7 @@ statement!(HAS_TRIGGERS: (OIDOID)
 /// What PostgreSQL raises.
 pub fn drop_triggers(session: &mut Session<'_>, table: Oid) -> IotResult<()> {
     let name = OpenRelation::look(table, OpenRelation::qualified_name);
-    for trigger in
-        crate::catalog::conversion_source::list(session, &HAS_TRIGGERS, table, |row| row.get::<String>(1))?
-    {
+    for trigger in conversion_source::list(session, &HAS_TRIGGERS, table, |row| row.get::<String>(1))? {
         session.run(&format!("DROP TRIGGER {trigger} ON {name}"))?;
     }
     Ok(())

@@ -63,7 +63,11 @@ pub fn verify(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape)
         return Err(differs(shape, (after, upto.as_deref()), (rows, &checksum), (copied, &copied_checksum)));
     }
     state.rows_verified += rows;
-    state.phase = if upto.is_none() { Phase::Referencing } else { Phase::Verifying };
+    state.phase = match upto {
+        Some(_) => Phase::Verifying,
+        None if conversion.parent.is_some() => Phase::Referencing,
+        None => Phase::Closing,
+    };
     state.verified_to = upto;
     Ok(state)
 }

@@ -279,15 +279,15 @@ fn ends_more(code: PgSqlErrorCode) -> bool {
     ["25", "40", "53", "57", "58", "XX"].iter().any(|class| code.starts_with(class))
 }
 
-/// Runs `work` in a subtransaction. When it meets an error of one of `codes`, what it did is undone and the message comes back
-/// instead; every other error is raised.
+/// Runs `work` in a subtransaction. When it meets an error of one of `codes`, what it did is undone, and code and message come
+/// back instead; every other error is raised.
 ///
 /// # Errors
 /// That of `work`.
 pub fn unless<T>(
     codes: &[PgSqlErrorCode],
     work: impl FnOnce() -> IotResult<T>,
-) -> IotResult<Result<T, String>> {
+) -> IotResult<Result<T, (PgSqlErrorCode, String)>> {
     // SAFETY: reads two variables of the backend, restored below.
     let (memory, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
     // SAFETY: the subtransaction is ended below on every way; results are made in the caller's memory.
@@ -311,14 +311,16 @@ pub fn unless<T>(
     }
     match outcome {
         Ok(Some(Ok(result))) => Ok(Ok(result)),
-        Ok(Some(Err(error))) if codes.contains(&error.code()) => Ok(Err(error.message().to_owned())),
+        Ok(Some(Err(error))) if codes.contains(&error.code()) => {
+            Ok(Err((error.code(), error.message().to_owned())))
+        }
         Ok(Some(Err(error))) => Err(error),
         Ok(None) => Err(IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "nothing was tried")),
         Err(error) => match &*error {
             CaughtError::PostgresError(report) | CaughtError::ErrorReport(report)
                 if codes.contains(&report.sql_error_code()) =>
             {
-                Ok(Err(report.message().to_owned()))
+                Ok(Err((report.sql_error_code(), report.message().to_owned())))
             }
             _ => error.rethrow(),
         },
