@@ -173,10 +173,20 @@ mod tests {
         process(sensor, "1", AT);
         assert_fails("SELECT iot.setup(duplicates => 'both')", "55000", "has readings", "empty");
         Spi::run("SELECT iot.setup(duplicates => 'last')").unwrap();
-        assert_eq!(one::<String>("SELECT duplicates FROM iot.partition_settings WHERE parent = 'iot.sensor_data'::regclass"), "last");
+        assert_eq!(
+            one::<String>(
+                "SELECT duplicates FROM iot.partition_settings WHERE parent = 'iot.sensor_data'::regclass"
+            ),
+            "last"
+        );
         Spi::run("TRUNCATE iot.sensor_data; SELECT iot.setup(duplicates => 'both'); SELECT iot.setup()")
             .unwrap();
-        assert_eq!(one::<String>("SELECT duplicates FROM iot.partition_settings WHERE parent = 'iot.sensor_data'::regclass"), "both");
+        assert_eq!(
+            one::<String>(
+                "SELECT duplicates FROM iot.partition_settings WHERE parent = 'iot.sensor_data'::regclass"
+            ),
+            "both"
+        );
         process(sensor, "1", AT);
         process(sensor, "2", AT);
         let identities = "SELECT string_agg(DISTINCT c.relreplident::text, '')
