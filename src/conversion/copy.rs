@@ -139,7 +139,16 @@ pub fn copy(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -
     let upto = (state.next_block + count).min(state.end_block);
     if state.next_block < upto {
         let rows = format!("ctid >= '({},0)'::tid AND ctid < '({upto},0)'::tid", state.next_block);
-        let span = format!("SELECT min({0}), max({0}) FROM ONLY {1} WHERE {rows}", shape.time, shape.source);
+        let settings = Scoped::new();
+        // These blocks and no others are read: an index on the time would be read from its ends.
+        for method in [c"enable_indexscan", c"enable_indexonlyscan", c"enable_bitmapscan", c"enable_seqscan"]
+        {
+            settings.set(method, c"off");
+        }
+        let span = format!(
+            "SELECT min(r.at), max(r.at) FROM (SELECT {} AS at FROM ONLY {} WHERE {rows} OFFSET 0) r",
+            shape.time, shape.source
+        );
         if let Some(row) = session.query(&span)?.first() {
             let at = |column| {
                 Ok::<_, IotError>(row.optional::<TimestampWithTimeZone>(column)?.map(clock::from_pg))
