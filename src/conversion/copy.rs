@@ -213,12 +213,12 @@ fn limit(conversion: &Conversion) -> i32 {
     if ALL.get() { i32::MAX } else { conversion.order.batch_rows.max(FEWEST_CHANGES) }
 }
 
-/// Whether at least a batch of changes waits in the log.
+/// Whether at least a batch of changes waits in the log; any change, if the whole of it is to be taken.
 ///
 /// # Errors
 /// What PostgreSQL raises.
 pub fn has_changes(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> IotResult<bool> {
-    let limit = limit(conversion);
+    let limit = if ALL.get() { 1 } else { limit(conversion) };
     let waiting = session.query(&format!("SELECT 1 FROM {} LIMIT {limit}", shape.log))?.count();
     Ok(waiting >= usize::try_from(limit).unwrap_or(usize::MAX))
 }

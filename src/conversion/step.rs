@@ -180,16 +180,31 @@ fn start(session: &mut Session<'_>, conversion: &Conversion, shape: &Shape) -> I
     Ok(State { phase: Phase::Partitioning, file, next_block: 0, end_block, ..conversion.state.clone() })
 }
 
+/// How long to wait before a definition that differs is read again.
+const SECOND_LOOK: Duration = Duration::from_millis(20);
+
+/// REINDEX CONCURRENTLY swaps indexes without a lock that we would wait for, and `pg_get_indexdef` looks past the snapshot of
+/// the query that calls it: such a moment reads differently the next time. A definition has changed when two looks agree.
 fn require_unchanged(session: &mut Session<'_>, conversion: &Conversion) -> IotResult<()> {
-    if conversion_source::definition(session, conversion.relation)? == conversion.definition {
-        return Ok(());
+    let mut seen = conversion_source::definition(session, conversion.relation)?;
+    while seen != conversion.definition {
+        relation::pause(SECOND_LOOK);
+        let again = conversion_source::definition(session, conversion.relation)?;
+        if again == seen {
+            return Err(has_changed(conversion));
+        }
+        seen = again;
     }
-    Err(IotError::wrong_state(format!(
+    Ok(())
+}
+
+fn has_changed(conversion: &Conversion) -> IotError {
+    IotError::wrong_state(format!(
         "the definition of table {} has changed since its conversion began",
         OpenRelation::look(conversion.relation, OpenRelation::qualified_name)
     ))
     .detail("Columns, keys, constraints, indexes, statistics, policies and owner must stay as they are meanwhile.")
-    .hint("Undo the change and call it again, or take the conversion back with iot.cancel_conversion() and begin anew."))
+    .hint("Undo the change and call it again, or take the conversion back with iot.cancel_conversion() and begin anew.")
 }
 
 fn show(conversion: &Conversion, name: &str) {
