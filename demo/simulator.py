@@ -36,7 +36,7 @@ FACTORY = (
     Sensor("OVEN-07", "chamber temperature", "temperature", "degC", 182.0, 4.0, 0.6, (0, 400),
            calibration={"multiplier": 1.02, "offset": -1.5}, flatline=(4.10, 4.35)),
     Sensor("TANK-03", "level", "level", "percent", 55.0, 18.0, 0.5, (0, 100), dropout=(3.25, 3.50)),
-    Sensor("HALL-A", "humidity", "humidity", "percent", 46.0, 7.0, 0.9, (0, 100), spikes=((1.55, -28.0),)),
+    Sensor("HALL-A", "humidity", "humidity", "percent", 46.0, 7.0, 0.9, (0, 100), spikes=((1.55, -34.0),)),
 )
 
 
