@@ -181,10 +181,10 @@ pub fn nap(timeout: Option<Duration>) {
     }
 }
 
-/// Slots for background workers that no process uses. Those of workers that have ended and are to be started again, and
-/// of workers that are only asked for, cannot be seen.
-pub fn free_slots() -> usize {
-    let mut used = 0;
+/// Slots for background workers that neither `ours` nor any other process uses. Those of workers of others that have ended and
+/// are to be started again, or are only asked for, cannot be seen.
+pub fn free_slots(ours: &[i32]) -> usize {
+    let mut used = ours.len();
     // SAFETY: copies what pg_stat_activity shows, anew, into memory of its own; entries are numbered from 1.
     unsafe {
         pg_sys::pgstat_clear_backend_activity_snapshot();
@@ -193,7 +193,12 @@ pub fn free_slots() -> usize {
             let entry = pg_sys::pgstat_fetch_stat_local_beentry(number);
             #[cfg(not(feature = "pg15"))]
             let entry = pg_sys::pgstat_get_local_beentry_by_index(number);
-            if !entry.is_null() && (*entry).backendStatus.st_backendType == pg_sys::BackendType::B_BG_WORKER {
+            if entry.is_null() {
+                continue;
+            }
+            let status = &(*entry).backendStatus;
+            if status.st_backendType == pg_sys::BackendType::B_BG_WORKER && !ours.contains(&status.st_procpid)
+            {
                 used += 1;
             }
         }

@@ -131,7 +131,7 @@ impl Launcher {
         let mut decision = decide(&databases, &workers, limits, now, self.turn);
         // Slots are counted only when it matters.
         if !decision.starts.is_empty() {
-            limits.free_slots = background::free_slots().saturating_sub(schedule::starting());
+            limits.free_slots = background::free_slots(&schedule::processes());
             decision = decide(&databases, &workers, limits, now, self.turn);
         }
         let mut lacks_slots = decision.lacks_slots;

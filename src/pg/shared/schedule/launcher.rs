@@ -86,10 +86,11 @@ pub fn situation(is_open: impl Fn(u32) -> bool) -> (Vec<iot_core::worker::Databa
     (databases, workers)
 }
 
-/// Workers of ours that are asked for and have not come to life: nobody else can see them yet.
-pub fn starting() -> usize {
-    lock().map_or(0, |locked| {
-        locked.header.workers.iter().filter(|worker| worker.stage == Stage::Starting).count()
+/// The processes of our workers, 0 for each that has not come to life: until they are connected, nobody else can see them.
+pub fn processes() -> Vec<i32> {
+    lock().map_or_else(Vec::new, |locked| {
+        let taken = locked.header.workers.iter().filter(|worker| worker.stage != Stage::Free);
+        taken.map(|worker| worker.pid).collect()
     })
 }
 

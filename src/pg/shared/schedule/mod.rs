@@ -13,7 +13,7 @@ mod launcher;
 mod session;
 mod worker;
 
-pub use launcher::{become_launcher, cancel, know, reserve, situation, starting, take_news};
+pub use launcher::{become_launcher, cancel, know, processes, reserve, situation, take_news};
 pub use session::{hold, mark_current_database, release, workers_in};
 pub use worker::{Assignment, adopt, arrive, begin_look, conclude, expect, must_stop, note_busy, publish};
 
