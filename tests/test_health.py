@@ -90,6 +90,36 @@ def test_partitions_that_run_out_are_told(database):
     assert database.rows(FINDINGS) == [("partition_runway", "iot.sensor_data", "warning")]
 
 
+def test_what_lies_behind_a_gap_is_not_ready(database):
+    for name, premade in (("bare", None), ("far", "2090-01-01")):
+        database.execute(f"CREATE TABLE public.{name} (at timestamptz NOT NULL) PARTITION BY RANGE (at)")
+        database.execute(f"SELECT iot.manage_partitions('public.{name}', '1 month', premake => 1, dry_run => false)")
+        for (partition,) in database.rows(f"SELECT partition::text FROM iot.partitions WHERE parent = 'public.{name}'::regclass"):
+            database.execute(f"DROP TABLE {partition}")
+        if premade:
+            database.execute(f"SELECT iot.create_monthly_partition('public.{name}', 2090, 1)")
+    assert database.rows(FINDINGS) == [
+        ("partition_runway", "public.bare", "critical"), ("partition_runway", "public.far", "critical")]
+    assert "has no partition for now" in database.value("SELECT max(message) FROM iot.health_checks()")
+
+
+def test_a_guard_that_fails_is_an_objection_and_no_obstacle(database):
+    database.execute("CREATE TABLE public.guarded (at timestamptz NOT NULL) PARTITION BY RANGE (at)")
+    database.execute("SELECT iot.create_monthly_partition('public.guarded', 2020, 1)")
+    database.execute("CREATE FUNCTION public.check_it(regclass, timestamptz, timestamptz) RETURNS text LANGUAGE plpgsql AS"
+                     " $$ BEGIN RAISE 'archive is away'; END $$")
+    database.execute("SELECT iot.manage_partitions('public.guarded', '1 month', premake => 2)")
+    database.execute("INSERT INTO iot.retention_guard (parent, guard_name, check_function)"
+                     " VALUES ('guarded', 'archive', 'public.check_it(regclass, timestamptz, timestamptz)')")
+    for said in ("archive: its function failed: archive is away", "archive: its function does not exist any more"):
+        actions = database.rows("SELECT outcome, reason FROM iot.manage_partitions('public.guarded', retention => '30 days')")
+        assert len(actions) == 1 and actions[0][0] == "blocked" and said in actions[0][1]
+        assert said in database.value("SELECT reason FROM iot.partitions WHERE partition = 'guarded_2020_01'::regclass")
+        database.value("SELECT iot.partition_upkeep()")
+        assert database.rows(FINDINGS) == []
+        database.execute("DROP FUNCTION IF EXISTS public.check_it")
+
+
 def test_rejected_readings_that_grow_are_told(database):
     _, sensor = add_sensor(database)
     database.execute("SELECT iot.ingest(array_fill(%s::uuid, ARRAY[101]), array_fill(now(), ARRAY[101]),"
@@ -125,6 +155,27 @@ def test_a_role_sees_what_it_may_see(database):
         database.execute(f"GRANT pg_monitor TO {role}")
         with database.connect(role) as watcher:
             assert watcher.execute(FINDINGS).fetchall() == [("failed_job", "mine", "warning")]
+    finally:
+        database.execute(f"DROP OWNED BY {role}")
+        database.execute(f"DROP ROLE {role}")
+
+
+def test_only_who_sees_as_much_resolves(database):
+    role = f"watcher_{database.name}"
+    database.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        database.execute(f"GRANT USAGE ON SCHEMA iot TO {role}")
+        database.execute(f"GRANT SELECT, INSERT, UPDATE ON iot.alerts TO {role}")
+        database.execute("SELECT iot.add_job('mine', '1 day', 'SELECT 1/0', first_start => now() + interval '1 hour')")
+        with pytest.raises(psycopg.Error):
+            database.execute("CALL iot.run_job('mine')")
+        assert database.value("SELECT iot.check_health()") == 1
+        with database.connect(role) as watcher:
+            assert watcher.execute("SELECT iot.check_health(), iot.health() ->> 'is_preloaded'").fetchone() == (0, None)
+        assert database.rows(OPEN) == [("failed_job", "mine", "warning", 1)]
+        database.execute("SELECT iot.delete_job('mine')")
+        assert database.value("SELECT iot.check_health()") == 0
+        assert database.rows(OPEN) == []
     finally:
         database.execute(f"DROP OWNED BY {role}")
         database.execute(f"DROP ROLE {role}")

@@ -274,3 +274,46 @@ def test_a_procedure_as_timescaledb_calls_it(database):
     assert state(database, job, "job_name, schedule, is_paused") == ("public.act", "1 day", False)
     run(database, job)
     assert database.rows("SELECT * FROM public.calls") == [(job, {"drop": "it's"})]
+
+
+def test_upkeep_drops_by_hand_whatever_the_search_path_is(database):
+    database.execute("CREATE TABLE public.metrics (at timestamptz NOT NULL) PARTITION BY RANGE (at)")
+    database.execute("SELECT iot.create_monthly_partition('public.metrics', 2020, 1)")
+    database.execute("SELECT iot.manage_partitions('public.metrics', '1 month')")
+    # So that the run has something to drop.
+    database.execute("UPDATE iot.partition_policy SET drop_after = '30 days' WHERE parent = 'public.metrics'::regclass")
+    database.value("SELECT iot.add_job('upkeep', '1 hour', NULL, 'partition_upkeep', first_start => '2100-01-01 00:00+00')")
+    assert database.value("SHOW search_path") == '"$user", public'
+    database.execute("CALL iot.run_job('upkeep')")
+    assert database.value("SELECT to_regclass('public.metrics_2020_01')") is None
+    assert database.value("SHOW search_path") == '"$user", public'
+
+
+def test_a_table_that_fails_does_not_keep_upkeep_from_the_others(database):
+    for name in ("first", "second"):
+        database.execute(f"CREATE TABLE public.{name} (at timestamptz NOT NULL) PARTITION BY RANGE (at)")
+        database.execute(f"SELECT iot.manage_partitions('public.{name}', '1 month', premake => 0)")
+    database.execute("CREATE TABLE public.first_default PARTITION OF public.first DEFAULT")
+    database.execute("INSERT INTO public.first VALUES (date_trunc('month', now(), 'UTC') + interval '40 days')")
+    database.execute("UPDATE iot.partition_policy SET premake = 3 WHERE parent::text <> 'iot.sensor_data'")
+    job = database.value("SELECT iot.add_job('upkeep', '1 hour', NULL, 'partition_upkeep', first_start => '2100-01-01 00:00+00')")
+    with pytest.raises(psycopg.Error) as failure:
+        database.execute("CALL iot.run_job('upkeep')")
+    assert "public.first: " in str(failure.value)
+    outcome, _, message, _ = last_run(database, job)
+    assert outcome == "failed" and "public.first: " in message and "public.second" not in message
+    counted = dict(database.rows("SELECT parent::text, count(*) FROM iot.partitions GROUP BY 1"))
+    assert counted["second"] == 4
+
+
+def test_a_run_of_a_paused_job_is_closed_after_a_crash():
+    with Cluster() as cluster:
+        database = Database(cluster)
+        database.execute("CREATE EXTENSION iot_ext")
+        job = add_job(database, "slow", "SELECT pg_sleep(600)", is_paused=True)
+        session, thread, _ = running_elsewhere(database, job)
+        cluster.kill9(session.info.backend_pid)
+        thread.join()
+        cluster.wait_ready()
+        wait_until(lambda: _connects(database))
+        wait_until(lambda: state(database, job, "running_pid, last_outcome") == (None, "interrupted"), 30, what="the run's end")

@@ -117,13 +117,29 @@ COMMENT ON FUNCTION iot.log_conversion_change() IS
 -- Whoever drops a table need not be allowed to write the catalogue: hence SECURITY DEFINER.
 CREATE FUNCTION iot.forget_dropped_conversions() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    forgotten record;
 BEGIN
-    DELETE FROM iot.conversion c
-     USING pg_event_trigger_dropped_objects() dropped
-     WHERE dropped.classid = 'pg_class'::regclass AND dropped.objid = c.relation;
+    FOR forgotten IN
+        DELETE FROM iot.conversion c
+         USING pg_event_trigger_dropped_objects() dropped
+         WHERE dropped.classid = 'pg_class'::regclass AND dropped.objid = c.relation
+        RETURNING c.phase, ARRAY[c.partitioned, c.change_log]::oid[] AS made
+    LOOP
+        -- After the swap the copy is the table.
+        CONTINUE WHEN forgotten.phase IN ('cleaning', 'finished');
+        DECLARE
+            relation regclass;
+        BEGIN
+            FOR relation IN SELECT r.oid FROM pg_class r WHERE r.oid = ANY (forgotten.made) LOOP
+                EXECUTE format('DROP TABLE %s', relation);
+            END LOOP;
+        END;
+    END LOOP;
 END
 $$;
-COMMENT ON FUNCTION iot.forget_dropped_conversions() IS 'Deletes the conversion of tables that were dropped.';
+COMMENT ON FUNCTION iot.forget_dropped_conversions() IS
+    'Deletes the conversion of tables that were dropped, with the copy and the log of changes that it had made.';
 REVOKE ALL ON FUNCTION iot.forget_dropped_conversions() FROM PUBLIC;
 
 CREATE EVENT TRIGGER iot_ext_forget_dropped_conversions ON sql_drop

@@ -23,15 +23,25 @@ BEGIN
            format('Job "%s" has been due since %s and was not started', j.job_name, to_char(j.next_start, 'YYYY-MM-DD HH24:MI TZH:TZM'))
       FROM iot.jobs j WHERE j.next_start < now() - interval '15 minutes';
 
-    -- Rows of the next interval must find their partition even if upkeep fails once.
+    -- Rows of the next interval must find their partition even if upkeep fails once. What lies behind a gap is not ready.
     RETURN QUERY
     SELECT 'partition_runway', t.parent::text,
-           CASE WHEN t.ready_until <= now() THEN 'critical' ELSE 'warning' END,
+           CASE WHEN t.ready_until > now() THEN 'warning' ELSE 'critical' END,
            EXTRACT(EPOCH FROM t.ready_until - now())::float8, EXTRACT(EPOCH FROM t.partition_interval)::float8,
-           format('Partitions of %s are ready until %s only', t.parent, to_char(t.ready_until, 'YYYY-MM-DD HH24:MI TZH:TZM'))
-      FROM (SELECT s.parent, s.partition_interval, max(p.range_end) FILTER (WHERE isfinite(p.range_end)) AS ready_until
-              FROM iot.partition_settings s JOIN iot.partitions p ON p.parent = s.parent
-             WHERE s.premake > 0
+           CASE WHEN t.ready_until > now()
+                THEN format('Partitions of %s are ready until %s only', t.parent, to_char(t.ready_until, 'YYYY-MM-DD HH24:MI TZH:TZM'))
+                ELSE format('%s has no partition for now', t.parent) END
+      FROM (SELECT s.parent, s.partition_interval,
+                   CASE WHEN count(*) FILTER (WHERE p.range_start <= now() AND p.range_end > now()) = 0 THEN now()
+                        ELSE min(p.range_end) FILTER (WHERE p.range_end > now() AND p.next_start IS DISTINCT FROM p.range_end)
+                   END AS ready_until
+              FROM iot.partition_settings s
+              LEFT JOIN LATERAL (
+                   SELECT r.range_start, r.range_end, lead(r.range_start) OVER (ORDER BY r.range_start) AS next_start
+                     FROM (SELECT COALESCE(l.range_start, '-infinity') AS range_start, COALESCE(l.range_end, 'infinity') AS range_end
+                             FROM iot.partitions l
+                            WHERE l.parent = s.parent AND num_nonnulls(l.range_start, l.range_end) > 0) AS r) AS p ON true
+             WHERE s.premake > 0 AND has_table_privilege(s.parent, 'SELECT')
              GROUP BY s.parent, s.partition_interval) AS t
      WHERE t.ready_until < now() + t.partition_interval;
     RETURN QUERY
@@ -84,8 +94,9 @@ CREATE FUNCTION iot.health() RETURNS jsonb
                'status', COALESCE((SELECT min(c.status) FROM iot.health_checks() c), 'ok'),
                'checked_at', clock_timestamp(),
                'version', (SELECT e.extversion FROM pg_extension e WHERE e.extname = 'iot_ext'),
-               'is_preloaded', EXISTS (SELECT FROM unnest(string_to_array(current_setting('shared_preload_libraries', true), ',')) l
-                                        WHERE btrim(l, ' "') = 'iot_ext'),
+               -- NULL for whom PostgreSQL does not tell.
+               'is_preloaded', (SELECT EXISTS (SELECT FROM unnest(string_to_array(s.setting, ',')) l WHERE btrim(l, ' "') = 'iot_ext')
+                                  FROM pg_settings s WHERE s.name = 'shared_preload_libraries'),
                'is_standby', pg_is_in_recovery(),
                'findings', COALESCE((SELECT jsonb_agg(to_jsonb(c) ORDER BY c.status, c.check_name, c.subject)
                                        FROM iot.health_checks() c), '[]'))
@@ -101,6 +112,7 @@ DECLARE
     finding record;
     found integer := 0;
     began CONSTANT timestamptz := clock_timestamp();
+    caller CONSTANT name := current_user;
 BEGIN
     IF to_regclass('iot.alerts') IS NULL THEN
         RAISE EXCEPTION 'the tables of iot_ext do not exist'
@@ -109,18 +121,20 @@ BEGIN
     FOR finding IN SELECT * FROM iot.health_checks() c ORDER BY c.check_name, c.subject LOOP
         INSERT INTO iot.alerts AS a (alert_type, severity, message, threshold_value, actual_value, last_value, alert_metadata)
         VALUES ('system_health', finding.status, finding.message, finding.threshold, finding.value, finding.value,
-                jsonb_build_object('check', finding.check_name, 'subject', finding.subject))
+                jsonb_build_object('check', finding.check_name, 'subject', finding.subject, 'found_by', caller))
             ON CONFLICT ((alert_metadata ->> 'check'), (alert_metadata ->> 'subject'))
                 WHERE alert_type = 'system_health' AND alert_status <> 'resolved'
             DO UPDATE SET occurrences = a.occurrences + 1, last_value = EXCLUDED.last_value, severity = EXCLUDED.severity,
                           message = EXCLUDED.message, last_occurred_at = clock_timestamp();
         found := found + 1;
     END LOOP;
+    -- Who sees less than whoever found it cannot know that it is gone.
     UPDATE iot.alerts a
        SET alert_status = 'resolved', resolved_at = clock_timestamp(), resolved_by = 'iot.check_health()'
-     WHERE a.alert_type = 'system_health' AND a.alert_status <> 'resolved' AND a.last_occurred_at < began;
+     WHERE a.alert_type = 'system_health' AND a.alert_status <> 'resolved' AND a.last_occurred_at < began
+       AND pg_has_role(COALESCE(to_regrole(quote_ident(a.alert_metadata ->> 'found_by'))::oid, 'pg_monitor'::regrole), 'USAGE');
     RETURN found;
 END
 $$;
 COMMENT ON FUNCTION iot.check_health() IS
-    'Turns the findings of iot.health_checks() into rows of iot.alerts with alert_type "system_health", and resolves those that are gone; returns how many there are. The job kind health_check calls it. It does what its caller may do.';
+    'Turns the findings of iot.health_checks() into rows of iot.alerts with alert_type "system_health", and resolves those that are gone, if it was the caller, or a role that he is a member of, who found them; returns how many there are. The job kind health_check calls it. It does what its caller may do.';

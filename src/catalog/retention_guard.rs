@@ -9,6 +9,7 @@ use pgrx::spi::quote_literal;
 use crate::error::IotResult;
 use crate::pg::clock;
 use crate::pg::statement::Session;
+use crate::pg::transaction::{self, Attempt};
 use crate::statement;
 
 /// Something that depends on the rows of a table.
@@ -17,8 +18,38 @@ pub struct Guard {
     pub name: String,
     /// Rows before that time are not needed any more.
     pub complete_until: Timestamp,
-    /// Function that knows more, quoted.
+    /// Function that knows more, quoted; the number of one that was dropped.
     pub check_function: Option<String>,
+}
+
+impl Guard {
+    /// Why the rows of `range` are still needed. A guard that cannot say so must be taken for one that needs them.
+    fn ask(
+        &self,
+        session: &mut Session<'_>,
+        function: &str,
+        parent: Oid,
+        range: PartitionRange,
+    ) -> IotResult<Option<String>> {
+        if function.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(Some("its function does not exist any more".to_owned()));
+        }
+        let [from, until] = [range.start, range.end].map(|at| quote_literal(at.to_utc_literal()));
+        let question = format!(
+            "SELECT {function}({}::pg_catalog.oid::pg_catalog.regclass, {from}::pg_catalog.timestamptz, \
+             {until}::pg_catalog.timestamptz)::pg_catalog.text",
+            parent.to_u32()
+        );
+        let asked = transaction::attempt(|| match session.query(&question)?.first() {
+            Some(row) => row.optional(1),
+            None => Ok(None),
+        })?;
+        Ok(match asked {
+            Attempt::Done(why) => why,
+            Attempt::Locked => Some("its function waits for a lock".to_owned()),
+            Attempt::Failed(error) => Some(format!("its function failed: {error}")),
+        })
+    }
 }
 
 statement!(OF_PARENT: (OIDOID)
@@ -45,7 +76,7 @@ pub fn of_parent(session: &mut Session<'_>, parent: Oid) -> IotResult<Vec<Guard>
 /// What stands against the loss of rows of `parent` in `range`.
 ///
 /// # Errors
-/// Only what PostgreSQL and the guards' functions raise.
+/// Only what PostgreSQL raises; an error of a guard's function is an objection.
 pub fn objection(
     session: &mut Session<'_>,
     guards: &[Guard],
@@ -63,15 +94,7 @@ pub fn objection(
             }
             None => {}
             Some(function) => {
-                let [from, until] = [range.start, range.end].map(|at| quote_literal(at.to_utc_literal()));
-                let rows = session.query(&format!(
-                    "SELECT {function}({}::pg_catalog.oid::pg_catalog.regclass, {from}::pg_catalog.timestamptz, \
-                     {until}::pg_catalog.timestamptz)::pg_catalog.text",
-                    parent.to_u32()
-                ))?;
-                if let Some(row) = rows.first()
-                    && let Some(why) = row.optional::<String>(1)?
-                {
+                if let Some(why) = guard.ask(session, function, parent, range)? {
                     return Ok(Some(format!("{}: {why}", guard.name)));
                 }
             }

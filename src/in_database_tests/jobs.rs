@@ -12,6 +12,7 @@ mod tests {
     use crate::job::{self, Progress, Work};
     use crate::pg::clock;
     use crate::pg::statement::with_session;
+    use crate::pg::top_level::Part;
 
     fn add(name: &str, rest: &str) -> i64 {
         one(&format!("SELECT iot.add_job('{name}', '1 hour', 'SELECT 1'{rest})"))
@@ -167,7 +168,7 @@ mod tests {
         let next = with_session(job::next_start).unwrap();
         assert_eq!(next, Some(next_start(later)));
         let work = with_session(|session| job::plan(session, &claimed)).unwrap();
-        assert!(matches!(work, Work::Statements(statements) if statements == ["SELECT 1"]));
+        assert!(matches!(work, Work::Statements(parts) if parts == [Part::one("", "SELECT 1")]));
 
         let failure = Failure { sqlstate: "22012".into(), message: "division by zero".into() };
         with_session(|session| job::finish(session, &claimed, &Outcome::Failed(failure))).unwrap();
@@ -310,8 +311,9 @@ mod tests {
         Spi::run(&format!("SELECT iot.alter_job({job}, next_start => now())")).unwrap();
         let claimed = with_session(|session| job::claim(session, job, clock::now())).unwrap().unwrap();
         match with_session(|session| job::plan(session, &claimed)).unwrap() {
-            Work::Statements(statements) => {
-                assert!(statements.contains(&"ANALYZE iot.sensor_data".to_owned()), "{statements:?}");
+            Work::Statements(parts) => {
+                let analyze = Part::one("iot.sensor_data", "ANALYZE iot.sensor_data");
+                assert!(parts.contains(&analyze), "{parts:?}");
             }
             Work::InTransaction => panic!("partitions are detached at top level"),
         }

@@ -9,6 +9,7 @@ use super::{Claimed, Outcome, Progress, Work, claim_by_hand, finish, plan, step}
 use crate::catalog::job::Job;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::failure::Failure;
+use crate::pg::settings::Scoped;
 use crate::pg::statement::{Session, with_session};
 use crate::pg::timer::PartTimer;
 use crate::pg::{background, clock, security, top_level, transaction};
@@ -34,7 +35,7 @@ fn run(call: pg_sys::FunctionCallInfo, find: impl FnOnce(&mut Session<'_>) -> Io
         .raise();
     }
     transaction::take_snapshot();
-    let mut claimed = with_session(|session| {
+    let mut claimed = in_pinned_session(|session| {
         let job = find(session)?;
         if !security::current_user_has_privileges_of(job.owner) {
             return Err(super::alter::must_be_owner(&job));
@@ -49,9 +50,17 @@ fn run(call: pg_sys::FunctionCallInfo, find: impl FnOnce(&mut Session<'_>) -> Io
         Err(failure) => failure.clone().into(),
     };
     transaction::take_snapshot();
-    with_session(|session| finish(session, &claimed, &verdict)).or_raise();
+    in_pinned_session(|session| finish(session, &claimed, &verdict)).or_raise();
     transaction::commit_in_procedure();
     outcome.or_raise();
+}
+
+/// With the search path that functions of the extension have by their SET clause, which a procedure that commits cannot have:
+/// names that are printed carry their schemas, whatever the caller's path is.
+fn in_pinned_session<T>(work: impl FnOnce(&mut Session<'_>) -> IotResult<T>) -> IotResult<T> {
+    let settings = Scoped::new();
+    settings.set(c"search_path", c"pg_catalog, pg_temp");
+    with_session(work)
 }
 
 /// The work itself. It may take as long as the job may, all parts together.
@@ -62,23 +71,23 @@ fn work(claimed: &mut Claimed) -> Result<(), Failure> {
     let work = {
         let claimed = &*claimed;
         transaction::take_snapshot();
-        attempt(left(), || with_session(|session| plan(session, claimed)))?
+        attempt(left(), || in_pinned_session(|session| plan(session, claimed)))?
     };
     match work {
         Work::InTransaction => loop {
             transaction::take_snapshot();
-            let progress = attempt(left(), || with_session(|session| step(session, claimed)))?;
+            let progress = attempt(left(), || in_pinned_session(|session| step(session, claimed)))?;
             if progress == Progress::Done {
                 return Ok(());
             }
             transaction::commit_in_procedure();
         },
-        Work::Statements(statements) if statements.is_empty() => Ok(()),
-        Work::Statements(statements) => {
+        Work::Statements(parts) if parts.is_empty() => Ok(()),
+        Work::Statements(parts) => {
             // No snapshot and no lock that the worker could wait for.
             transaction::commit_in_procedure();
             let (database, owner) = (background::current_database(), claimed.owner);
-            transaction::catch(|| Ok(top_level::run_in_worker(database, owner, &statements, left())))?
+            transaction::catch(|| Ok(top_level::run_in_worker(database, owner, &parts, left())))?
         }
     }
 }

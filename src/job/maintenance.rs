@@ -8,15 +8,16 @@ use crate::catalog::maintenance::{left_behind_indexes, owned};
 use crate::error::{IotError, IotResult};
 use crate::pg::relation;
 use crate::pg::statement::Session;
+use crate::pg::top_level::Part;
 
 /// Kinds of relations (`pg_class.relkind`) that these commands take: tables, partitioned ones, materialized views.
 pub const KINDS: [&str; 3] = ["r", "p", "m"];
 
-/// The statements of a run. A partitioned table stands for its partitions, and is analyzed itself, which autovacuum never does.
+/// The work of a run, a part for each table. A partitioned table stands for its partitions, and is analyzed itself, which autovacuum never does.
 ///
 /// # Errors
 /// 42P01 when the target is gone.
-pub fn statements(session: &mut Session<'_>, job: &Job) -> IotResult<Vec<String>> {
+pub fn statements(session: &mut Session<'_>, job: &Job) -> IotResult<Vec<Part>> {
     let targets = match job.target {
         Some(target) => vec![target],
         None => owned(session, job.owner, &KINDS)?,
@@ -27,7 +28,7 @@ pub fn statements(session: &mut Session<'_>, job: &Job) -> IotResult<Vec<String>
         Kind::VacuumAnalyze => "VACUUM (ANALYZE)",
         _ => "REINDEX TABLE CONCURRENTLY",
     };
-    let mut statements = Vec::with_capacity(targets.len());
+    let mut parts = Vec::with_capacity(targets.len());
     for target in targets {
         let name = relation::qualified_name_of(target).ok_or_else(|| {
             IotError::new(
@@ -35,6 +36,7 @@ pub fn statements(session: &mut Session<'_>, job: &Job) -> IotResult<Vec<String>
                 "the target of the job does not exist any more",
             )
         })?;
+        let mut statements = Vec::new();
         if job.kind == Kind::Reindex {
             for index in left_behind_indexes(session, target)? {
                 if let Some(index) = relation::qualified_name_of(index) {
@@ -43,6 +45,7 @@ pub fn statements(session: &mut Session<'_>, job: &Job) -> IotResult<Vec<String>
             }
         }
         statements.push(format!("{command} {name}"));
+        parts.push(Part { about: name, statements });
     }
-    Ok(statements)
+    Ok(parts)
 }

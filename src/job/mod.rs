@@ -3,7 +3,8 @@
 //! A run, whoever does it (a job worker or `iot.run_job`), has three parts, each in transactions of its own:
 //! 1. [`claim`] takes the job's lock for the session and writes down that it runs; COMMIT.
 //! 2. [`plan`] says what there is to do (in a transaction). [`Work::InTransaction`]: call [`step`] in one transaction after
-//!    the other until it is [`Progress::Done`]. [`Work::Statements`]: run each by itself at top level, as the job's owner.
+//!    the other until it is [`Progress::Done`]. [`Work::Statements`]: run each by itself at top level, as the job's
+//!    owner.
 //! 3. [`finish`] writes down what became of it and when the job is due again; COMMIT, and with that the lock is free.
 //!
 //! When 1 or 3 roll back, or the process ends, the lock is free too, and whoever looks next ([`due`], [`claim`]) closes the
@@ -36,6 +37,7 @@ use crate::catalog::partition_policy::{self, Duplicates};
 use crate::catalog::{sensor_state, uniqueness};
 use crate::error::{IotError, IotResult, sqlstate_text};
 use crate::pg::statement::Session;
+use crate::pg::top_level::Part;
 use crate::pg::{clock, job_lock, relation};
 
 /// A job whose time has come.
@@ -72,9 +74,9 @@ pub struct Claimed {
 pub enum Work {
     /// [`step`], in transactions.
     InTransaction,
-    /// Statements for the top level of a session, in this order; each text may itself hold several statements, which then run
-    /// as those of a simple query do. They may change settings of the session: DISCARD ALL afterwards where it goes on.
-    Statements(Vec<String>),
+    /// Statements for the top level of a session. They may change settings of the session: DISCARD ALL afterwards where it goes
+    /// on.
+    Statements(Vec<Part>),
 }
 
 /// Whether a step was the last.

@@ -14,6 +14,7 @@ use crate::guc;
 use crate::partition;
 use crate::pg::security::ActingAs;
 use crate::pg::statement::Session;
+use crate::pg::top_level::Part;
 
 /// What there is to do. Its errors are those of the job.
 ///
@@ -27,7 +28,10 @@ pub fn plan(session: &mut Session<'_>, claimed: &Claimed) -> IotResult<Work> {
             maintenance::statements(session, job).map(Work::Statements)
         }
         Kind::PartitionUpkeep => partition::statements(session, job.target).map(Work::Statements),
-        Kind::Sql => Ok(Work::Statements(job.command.clone().into_iter().collect())),
+        Kind::Sql => {
+            let command = job.command.iter();
+            Ok(Work::Statements(command.map(|command| Part::one("", command.as_str())).collect()))
+        }
         _ => Ok(Work::InTransaction),
     }
 }

@@ -434,14 +434,14 @@ fn premake_partitions(parent: Oid) -> i32 {
 
 #[pg_extern(sql = false)]
 fn partition_statements(parent: Option<Oid>) -> SetOfIterator<'static, String> {
-    let statements = with_session(|session| {
+    let parts = with_session(|session| {
         if let Some(parent) = parent {
             require_owner(parent)?;
         }
         upkeep::statements(session, parent)
     })
     .or_raise();
-    SetOfIterator::new(statements)
+    SetOfIterator::new(parts.into_iter().flat_map(|part| part.statements))
 }
 
 #[pg_extern(sql = false)]

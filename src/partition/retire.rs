@@ -11,6 +11,7 @@ use crate::catalog::partition_state::{self, PartitionState};
 use crate::error::IotResult;
 use crate::pg::relation::{self, Lock, OpenRelation};
 use crate::pg::statement::Session;
+use crate::pg::top_level::Part;
 use crate::pg::transaction::{self, Attempt};
 
 /// Drops what the plan drops, in one statement where it can.
@@ -137,29 +138,30 @@ pub fn finish(
 
 /// The same as statements for the top level of a session. None for the drops of a table with a default partition, beside
 /// which PostgreSQL does not detach concurrently.
-pub fn statements(table: Oid, survey: &Survey, has_default: bool) -> Vec<String> {
+pub fn statements(table: Oid, survey: &Survey, has_default: bool) -> Vec<Part> {
     let parent = OpenRelation::look(table, OpenRelation::qualified_name);
     let literal = |name: &str| format!("{}::pg_catalog.regclass", quote_literal(name));
     let drop_retired = format!("SELECT iot.drop_retired_partitions({})", literal(&parent));
-    let mut statements = Vec::new();
+    let mut parts = Vec::new();
     // Only one partition of a table can be on its way out at a time.
     if survey.states.iter().any(|state| state.is_retired) {
-        statements.push(drop_retired.clone());
+        parts.push(Part::one(&parent, drop_retired.clone()));
     }
-    let before = statements.len();
+    let before = parts.len();
     for step in survey.plan.steps.iter().filter(|_| !has_default) {
         let Step::Drop { partition, .. } = step else { continue };
         let Some(facts) = survey.facts.get(&survey.partitions[*partition].0) else { continue };
         let partition = &facts.qualified_name;
-        statements.push(format!(
+        let mark = format!(
             "SELECT iot.retire_partition({}, {})",
             literal(partition),
             quote_literal(step.to_string())
-        ));
-        statements.push(format!("ALTER TABLE {parent} DETACH PARTITION {partition} CONCURRENTLY"));
+        );
+        let detach = format!("ALTER TABLE {parent} DETACH PARTITION {partition} CONCURRENTLY");
+        parts.push(Part { about: parent.clone(), statements: vec![mark, detach] });
     }
-    if statements.len() > before {
-        statements.push(drop_retired);
+    if parts.len() > before {
+        parts.push(Part::one(&parent, drop_retired));
     }
-    statements
+    parts
 }

@@ -20,6 +20,7 @@ use crate::pg::clock;
 use crate::pg::relation::OpenRelation;
 use crate::pg::security::{self, ActingAs};
 use crate::pg::statement::{Session, with_session};
+use crate::pg::top_level::Part;
 use crate::pg::transaction::{self, Attempt};
 use crate::pg::{parse, partition_bounds};
 
@@ -115,30 +116,25 @@ pub fn upkeep(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Vec<Up
 ///
 /// # Errors
 /// As [`upkeep`].
-pub fn statements(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Vec<String>> {
+pub fn statements(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Vec<Part>> {
     let mut first = Vec::new();
     let mut then = Vec::new();
     for (table, policy) in managed(session, table)? {
-        let scope = Scope { force: false, with_facts: false, now: clock::now() };
-        let survey = Survey::take(session, table, &policy, scope)?;
         let name = OpenRelation::look(table, OpenRelation::qualified_name);
-        let literal = format!("{}::pg_catalog.regclass", quote_literal(&name));
-        let steps = &survey.plan.steps;
-        if steps.iter().any(|step| matches!(step, Step::Create(_))) {
-            first.push(format!("SELECT iot.premake_partitions({literal})"));
-        }
-        let has_default = OpenRelation::look(table, partition_bounds::default_partition)?.is_some();
-        let retiring = retire::statements(table, &survey, has_default);
-        let analyze = !retiring.is_empty() || is_analyze_due(session, table, &policy)?;
-        then.extend(retiring);
-        if steps
-            .iter()
-            .any(|step| !matches!(step, Step::Create(_) | Step::Drop { .. } | Step::Blocked { .. }))
-        {
-            then.push(format!("SELECT m.* FROM iot.manage_partitions({literal}) m"));
-        }
-        if analyze {
-            then.push(format!("ANALYZE {name}"));
+        let tried = transaction::attempt(|| statements_for(session, table, &policy, &name))?;
+        match tried {
+            Attempt::Done((premake, rest)) => {
+                first.extend(premake);
+                then.extend(rest);
+            }
+            // It fails again there, and tells why, without keeping the other tables waiting.
+            Attempt::Locked | Attempt::Failed(_) => {
+                let literal = quote_literal(&name);
+                first.push(Part::one(
+                    &name,
+                    format!("SELECT iot.partition_upkeep({literal}::pg_catalog.regclass)"),
+                ));
+            }
         }
     }
     if first.is_empty() && then.is_empty() {
@@ -146,12 +142,40 @@ pub fn statements(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Ve
     }
     let patience = guc::maintenance_lock_timeout().as_millis().max(1);
     // What a crash takes back of this, the next run does again; a mark is always written before what it marks.
-    let mut all =
-        vec![format!("SET lock_timeout = '{patience}ms'"), "SET synchronous_commit = off".to_owned()];
+    let begin = [format!("SET lock_timeout = '{patience}ms'"), "SET synchronous_commit = off".to_owned()];
+    let end = ["RESET synchronous_commit".to_owned(), "RESET lock_timeout".to_owned()];
+    let settings = |statements: [String; 2]| Part { about: String::new(), statements: statements.into() };
+    let mut all = vec![settings(begin)];
     all.append(&mut first);
     all.append(&mut then);
-    all.extend(["RESET synchronous_commit".to_owned(), "RESET lock_timeout".to_owned()]);
+    all.push(settings(end));
     Ok(all)
+}
+
+/// What makes the partitions of one table, and the rest.
+fn statements_for(
+    session: &mut Session<'_>,
+    table: Oid,
+    policy: &PartitionPolicy,
+    name: &str,
+) -> IotResult<(Option<Part>, Vec<Part>)> {
+    let scope = Scope { force: false, with_facts: false, now: clock::now() };
+    let survey = Survey::take(session, table, policy, scope)?;
+    let literal = format!("{}::pg_catalog.regclass", quote_literal(name));
+    let steps = &survey.plan.steps;
+    let makes = steps.iter().any(|step| matches!(step, Step::Create(_)));
+    let premake = makes.then(|| Part::one(name, format!("SELECT iot.premake_partitions({literal})")));
+    let has_default = OpenRelation::look(table, partition_bounds::default_partition)?.is_some();
+    let mut rest = retire::statements(table, &survey, has_default);
+    let analyze = !rest.is_empty() || is_analyze_due(session, table, policy)?;
+    let is_other = |step: &Step| !matches!(step, Step::Create(_) | Step::Drop { .. } | Step::Blocked { .. });
+    if steps.iter().any(is_other) {
+        rest.push(Part::one(name, format!("SELECT m.* FROM iot.manage_partitions({literal}) m")));
+    }
+    if analyze {
+        rest.push(Part::one(name, format!("ANALYZE {name}")));
+    }
+    Ok((premake, rest))
 }
 
 /// Only makes partitions of `table`; returns how many.

@@ -144,9 +144,9 @@ fn do_work(claimed: &mut Claimed, limit: &TimeLimit, is_dirty: &mut bool) -> Res
                 return Ok(());
             }
         },
-        Work::Statements(statements) => {
+        Work::Statements(parts) => {
             *is_dirty = true;
-            top_level::run_all(&statements, limit.remaining())
+            top_level::run_all(&parts, limit.remaining())
         }
     }
 }

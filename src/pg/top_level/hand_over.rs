@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_guard, pg_sys};
 
+use super::Part;
 use crate::pg::background::{self, Started};
 use crate::pg::failure::Failure;
 use crate::pg::security;
@@ -27,14 +28,15 @@ struct Text {
     bytes: [u8; LONGEST_TEXT],
 }
 
-/// Begin of the segment; the statements follow, each as its length (`u32`) and its bytes.
+/// Begin of the segment; the parts follow: what each is about, the number (`u32`) of its statements, and those. A text is its
+/// length (`u32`) and its bytes.
 #[repr(C)]
 struct Header {
     database: u32,
     role: u32,
     /// 0 for no limit.
     timeout_milliseconds: u64,
-    statements: u32,
+    parts: u32,
     outcome: AtomicU32,
     code: i32,
     is_timeout: u32,
@@ -43,17 +45,17 @@ struct Header {
     hint: Text,
 }
 
-/// Runs `statements` at top level, as `role`, in a background worker, and waits for its end. Works without preload.
+/// Runs `parts` at top level, as `role`, in a background worker, and waits for its end. Works without preload.
 ///
 /// Call it in a procedure right after a commit: a snapshot or a lock that the caller holds would make the worker wait for
 /// the caller. Cancelling the caller ends the worker.
 ///
 /// # Errors
-/// The failure of the statement that failed, or what kept the worker from running it.
+/// What failed, or what kept the worker from running it.
 pub fn run_in_worker(
     database: pg_sys::Oid,
     role: pg_sys::Oid,
-    statements: &[String],
+    parts: &[Part],
     timeout: Option<Duration>,
 ) -> Result<(), Failure> {
     if !background::MAY_BYPASS_LOGIN && !security::may_log_in(role) {
@@ -74,7 +76,7 @@ pub fn run_in_worker(
         )
         .hint("Use CALL outside of a transaction block."));
     }
-    let segment = Segment::create(database, role, statements, timeout)?;
+    let segment = Segment::create(database, role, parts, timeout)?;
     let name = format!("iot_ext statement worker {}", background::name_of_database(database));
     let started =
         background::start(&name, "iot_ext statement worker", "iot_ext_statement_main", segment.handle())
@@ -131,10 +133,15 @@ impl Segment {
     fn create(
         database: pg_sys::Oid,
         role: pg_sys::Oid,
-        statements: &[String],
+        parts: &[Part],
         timeout: Option<Duration>,
     ) -> Result<Self, Failure> {
-        let room: usize = statements.iter().map(|text| size_of::<u32>() + text.len()).sum();
+        const NUMBER: usize = size_of::<u32>();
+        let room_of = |part: &Part| {
+            let texts = part.statements.iter().map(|text| NUMBER + text.len()).sum::<usize>();
+            2 * NUMBER + part.about.len() + texts
+        };
+        let room: usize = parts.iter().map(room_of).sum();
         // SAFETY: the segment is mapped until dropped, aligned to a page, and as large as what is written here: the header
         // (of which zero bytes are a valid one), and the statements behind it.
         unsafe {
@@ -156,12 +163,19 @@ impl Segment {
             (*header).role = role.to_u32();
             (*header).timeout_milliseconds =
                 timeout.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1));
-            (*header).statements = statements.len() as u32;
+            (*header).parts = parts.len() as u32;
             let mut place = start.add(size_of::<Header>());
-            for text in statements {
-                place.cast::<u32>().write_unaligned(text.len() as u32);
-                std::ptr::copy_nonoverlapping(text.as_ptr(), place.add(size_of::<u32>()), text.len());
-                place = place.add(size_of::<u32>() + text.len());
+            let mut write = |number: usize, bytes: &[u8]| {
+                place.cast::<u32>().write_unaligned(number as u32);
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), place.add(NUMBER), bytes.len());
+                place = place.add(NUMBER + bytes.len());
+            };
+            for part in parts {
+                write(part.about.len(), part.about.as_bytes());
+                write(part.statements.len(), &[]);
+                for text in &part.statements {
+                    write(text.len(), text.as_bytes());
+                }
             }
             Ok(Self(segment))
         }
@@ -235,21 +249,20 @@ pub fn serve(handle: u32) {
         return;
     }
     // SAFETY: the segment was filled by `create` before this process was asked for; statements are as long as they say.
-    let (header, statements) = unsafe {
+    let (header, parts) = unsafe {
         let start: *mut u8 = pg_sys::dsm_segment_address(segment).cast();
         let header: *mut Header = start.cast();
         let mut place = start.add(size_of::<Header>());
-        let mut statements = Vec::new();
-        for _ in 0..(*header).statements {
-            let length = place.cast::<u32>().read_unaligned() as usize;
-            let bytes = std::slice::from_raw_parts(place.add(size_of::<u32>()), length);
-            statements.push(String::from_utf8_lossy(bytes).into_owned());
-            place = place.add(size_of::<u32>() + length);
+        let mut parts = Vec::new();
+        for _ in 0..(*header).parts {
+            let about = read_text(&mut place);
+            let count = read_number(&mut place);
+            parts.push(Part { about, statements: (0..count).map(|_| read_text(&mut place)).collect() });
         }
         OUTCOME = header;
         PREVIOUS_LOG_HOOK = pg_sys::emit_log_hook;
         pg_sys::emit_log_hook = Some(keep_fatal);
-        (header, statements)
+        (header, parts)
     };
     // SAFETY: mapped for the rest of the process; the fields read here are not written any more.
     let (database, role, limit) =
@@ -257,13 +270,36 @@ pub fn serve(handle: u32) {
     let timeout = (limit > 0).then(|| Duration::from_millis(limit));
     background::connect(database, Some(pg_sys::Oid::from_u32(role)));
     background::pin_settings(timeout);
-    let result = super::run_all(&statements, timeout);
+    let result = super::run_all(&parts, timeout);
     // SAFETY: only this process writes, and the one that reads waits for its end.
     unsafe {
         match &result {
             Ok(()) => (*header).outcome.store(SUCCEEDED, Ordering::Release),
             Err(failure) => write_failure(header, failure),
         }
+    }
+}
+
+/// # Safety
+/// `place` is where `create` wrote a number.
+unsafe fn read_number(place: &mut *mut u8) -> usize {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let number = place.cast::<u32>().read_unaligned() as usize;
+        *place = place.add(size_of::<u32>());
+        number
+    }
+}
+
+/// # Safety
+/// `place` is where `create` wrote a text.
+unsafe fn read_text(place: &mut *mut u8) -> String {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let length = read_number(place);
+        let text = String::from_utf8_lossy(std::slice::from_raw_parts(*place, length)).into_owned();
+        *place = place.add(length);
+        text
     }
 }
 

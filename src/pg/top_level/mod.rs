@@ -2,29 +2,28 @@
 //! `… CONCURRENTLY` and procedures that COMMIT work. SPI cannot do that: it is always part of a statement.
 
 mod hand_over;
+mod script;
 
 use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pgrx::{PgList, PgSqlErrorCode, PgTryBuilder, pg_sys};
 
 pub use hand_over::run_in_worker;
 pub(super) use hand_over::serve;
+pub use script::Part;
 
 use super::failure::Failure;
 use super::timer::StatementTimer;
 
-/// Runs `statements` one after the other in this background worker, which must be outside of a transaction, until one
-/// fails. `timeout` is for all of them together.
+/// Runs the parts one after the other in this background worker, which must be outside of a transaction. A statement that fails
+/// is rolled back and ends its part. `timeout` is for all of them together.
 ///
 /// # Errors
-/// The failure of the first one that fails; it was rolled back, the others stay done.
-pub fn run_all(statements: &[String], timeout: Option<Duration>) -> Result<(), Failure> {
-    let begin = Instant::now();
-    statements
-        .iter()
-        .try_for_each(|text| run(text, timeout.map(|limit| limit.saturating_sub(begin.elapsed()))))
+/// What failed, as one failure.
+pub fn run_all(parts: &[Part], timeout: Option<Duration>) -> Result<(), Failure> {
+    script::run_parts(parts, timeout, run)
 }
 
 /// Runs one SQL text. Several statements in it are one transaction, unless they say otherwise.
