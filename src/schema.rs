@@ -57,4 +57,9 @@ extension_sql_file!("../sql/schema/81_job_functions.sql", name = "job_functions"
 extension_sql_file!("../sql/schema/82_job_policies.sql", name = "job_policies", requires = ["job_functions"]);
 extension_sql_file!("../sql/schema/85_health.sql", name = "health", requires = ["job_policies"]);
 extension_sql_file!("../sql/schema/86_health_checks.sql", name = "health_checks", requires = ["health"]);
-extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["health_checks"], finalize);
+extension_sql_file!(
+    "../sql/schema/87_statistics_views.sql",
+    name = "statistics_views",
+    requires = ["health_checks"]
+);
+extension_sql_file!("../sql/schema/90_setup.sql", name = "setup", requires = ["statistics_views"], finalize);

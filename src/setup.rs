@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
         text: include_str!("../sql/setup/0007_processed_data.sql"),
     },
     Migration { version: 8, name: "health", text: include_str!("../sql/setup/0008_health.sql") },
+    Migration { version: 9, name: "device_logs", text: include_str!("../sql/setup/0009_device_logs.sql") },
 ];
 
 /// Makes the table that records migrations.
@@ -211,8 +212,19 @@ fn run(session: &mut Session<'_>, wishes: Wishes) -> IotResult<Report> {
         report.partitions_created.extend(made.into_iter().map(|(name, _)| name));
         partition::warn_of_locks(session, table)?;
     }
+    manage_logs(session)?;
     report.jobs_created = job::schedule_upkeep(session)?.into_iter().collect();
     Ok(report)
+}
+
+/// The policy of the log lines is the user's own once it is there: made by the migration, lost with the extension.
+fn manage_logs(session: &mut Session<'_>) -> IotResult<()> {
+    let Some(table) = in_schema_iot(c"device_logs") else { return Ok(()) };
+    let is_partitioned = OpenRelation::look(table, partition_bounds::time_type).is_ok();
+    if is_partitioned && partition_policy::load(session, table)?.is_none() {
+        session.run("SELECT iot.manage_partitions('iot.device_logs', premake => 7)")?;
+    }
+    Ok(())
 }
 
 /// Tables made by an earlier call keep one owner: a superuser, or a member of that role, goes on as the owner.

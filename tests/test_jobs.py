@@ -317,3 +317,33 @@ def test_a_run_of_a_paused_job_is_closed_after_a_crash():
         cluster.wait_ready()
         wait_until(lambda: _connects(database))
         wait_until(lambda: state(database, job, "running_pid, last_outcome") == (None, "interrupted"), 30, what="the run's end")
+
+
+def test_the_memory_of_a_run_is_set_for_it_alone(database):
+    database.execute("CREATE TABLE public.seen (work_mem text, maintenance_work_mem text)")
+    parameters = '{"work_mem": "5MB", "maintenance_work_mem": "33MB"}'
+    job = add_job(database, "measured",
+                  "INSERT INTO public.seen SELECT current_setting('work_mem'), current_setting('maintenance_work_mem')",
+                  parameters=parameters)
+    run(database, job)
+    assert database.rows("SELECT * FROM public.seen") == [("5MB", "33MB")]
+    database.execute("CREATE MATERIALIZED VIEW public.shown AS SELECT current_setting('work_mem') AS work_mem WITH NO DATA")
+    job = database.value("SELECT iot.add_job('refresh', '1 hour', NULL, 'refresh_materialized_view', 'public.shown', %s,"
+                         " first_start => '2100-01-01 00:00+00')", (parameters,))
+    run(database, job)
+    assert database.value("SELECT work_mem FROM public.shown") == "5MB"
+    assert database.value("SHOW work_mem") == "4MB"
+    for value in ('"many"', "5"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue):
+            add_job(database, "odd", parameters='{"work_mem": %s}' % value)
+
+
+def test_jobs_are_counted(database):
+    job = add_job(database, "counted")
+    late = add_job(database, "late", first_start="2020-01-01 00:00+00", is_paused=True)
+    for _ in range(3):
+        run(database, job)
+    counted = database.row("SELECT total_runs, total_failures, runs_kept, average_duration > '0', longest_duration >= last_duration,"
+                           " late_by FROM iot.iot_stat_jobs WHERE job_id = %s", (job,))
+    assert counted == (3, 0, 3, True, True, None)
+    assert database.row("SELECT runs_kept, is_paused FROM iot.iot_stat_jobs WHERE job_id = %s", (late,)) == (0, True)

@@ -368,7 +368,8 @@ def test_upkeep_looks_after_every_table_and_analyzes(metrics):
     before = metrics.value("SELECT reltuples FROM pg_class WHERE oid = 'metrics'::regclass")
     report = metrics.value("SELECT iot.partition_upkeep()")
     assert before == -1
-    assert sorted(entry["table"] for entry in report) == ["iot.processed_data", "iot.sensor_data", "public.metrics"]
+    assert sorted(entry["table"] for entry in report) == [
+        "iot.device_logs", "iot.processed_data", "iot.sensor_data", "public.metrics"]
     assert all(entry["analyzed"] and not entry["deferred"] for entry in report)
     assert metrics.value("SELECT reltuples FROM pg_class WHERE oid = 'metrics'::regclass") == 200
     assert metrics.value("SELECT count(*) FROM pg_stats WHERE tablename = 'metrics' AND inherited") == 3

@@ -109,7 +109,7 @@ def test_a_renamed_table_keeps_its_policy_through_a_dump(full_database, cluster)
     copy = restored(full_database, "plain", cluster)
     try:
         managed = {name for (name,) in copy.rows("SELECT parent::text FROM iot.partition_settings")}
-        assert managed == {"iot.readings_of_old", "iot.processed_data"}
+        assert managed == {"iot.readings_of_old", "iot.processed_data", "iot.device_logs"}
     finally:
         copy.drop()
 

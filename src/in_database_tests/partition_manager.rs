@@ -358,7 +358,7 @@ mod tests {
         );
         assert_eq!(
             managed,
-            "iot.processed_data measurement_timestamp 1 day 1; iot.sensor_data measurement_timestamp 1 day 1"
+            "iot.device_logs log_timestamp 1 day 7; iot.processed_data measurement_timestamp 1 day 1; iot.sensor_data measurement_timestamp 1 day 1"
         );
         assert_eq!(
             one::<i64>("SELECT count(*) FROM iot.partitions WHERE next_action = 'keep' AND tier = 'hot'"),

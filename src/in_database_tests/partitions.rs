@@ -100,11 +100,13 @@ mod tests {
     #[pg_test]
     fn the_policy_is_forgotten_with_its_table() {
         Spi::run("SELECT iot.setup()").unwrap();
-        assert_eq!(one::<i64>("SELECT count(*) FROM iot.partition_settings"), 2);
+        assert_eq!(one::<i64>("SELECT count(*) FROM iot.partition_settings"), 3);
         Spi::run("DROP TABLE iot.sensor_data CASCADE").unwrap();
         assert_eq!(
-            one::<String>("SELECT string_agg(parent::text, ' ') FROM iot.partition_policy"),
-            "iot.processed_data"
+            one::<String>(
+                "SELECT string_agg(parent::text, ' ' ORDER BY parent::text) FROM iot.partition_policy"
+            ),
+            "iot.device_logs iot.processed_data"
         );
     }
 

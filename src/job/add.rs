@@ -1,11 +1,12 @@
 //! `iot.add_job`, and what every job that is made or changed must be like.
 
-use iot_core::job::{Kind, Target};
+use iot_core::job::{Kind, MEMORY, Target};
 use pgrx::datum::{Interval, JsonB, TimestampWithTimeZone};
 use pgrx::pg_sys::Oid;
 use pgrx::{PgLogLevel, PgSqlErrorCode, ereport, pg_extern};
 use serde_json::{Map, Value};
 
+use super::memory;
 use super::retention::{Retention, age_column};
 use super::run::require_supported;
 use super::schedule;
@@ -205,18 +206,19 @@ pub fn check(session: &mut Session<'_>, job: &Job) -> IotResult<()> {
         (None, _) => (),
     }
     if let Some(known) = job.kind.parameters()
-        && let Some(key) = job.parameters.keys().find(|key| !known.contains(&key.as_str()))
+        && let Some(key) = job
+            .parameters
+            .keys()
+            .find(|key| !known.contains(&key.as_str()) && !MEMORY.contains(&key.as_str()))
     {
         let error = IotError::invalid_argument(format!(
             "a job of kind {} has no parameter \"{key}\"",
             job.kind.as_str()
         ));
-        return Err(if known.is_empty() {
-            error.hint("Jobs of that kind have no parameters.")
-        } else {
-            error.hint(format!("Choose among: {}.", known.join(", ")))
-        });
+        let known: Vec<_> = known.iter().chain(&MEMORY).copied().collect();
+        return Err(error.hint(format!("Choose among: {}.", known.join(", "))));
     }
+    memory::check(job)?;
     check_target(session, job)
 }
 

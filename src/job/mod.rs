@@ -14,6 +14,7 @@ mod add;
 mod alter;
 mod by_hand;
 mod maintenance;
+mod memory;
 mod policy;
 mod refresh;
 mod retention;

@@ -7,7 +7,7 @@ use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use serde_json::json;
 
-use super::{Claimed, Progress, Work, maintenance, refresh, retention};
+use super::{Claimed, Progress, Work, maintenance, memory, refresh, retention};
 use crate::catalog::{command, health};
 use crate::error::{IotError, IotResult};
 use crate::guc;
@@ -23,17 +23,16 @@ use crate::pg::top_level::Part;
 pub fn plan(session: &mut Session<'_>, claimed: &Claimed) -> IotResult<Work> {
     let job = &claimed.job;
     require_supported(job.kind)?;
-    match job.kind {
+    let mut parts: Vec<Part> = memory::statements(job).into_iter().collect();
+    parts.extend(match job.kind {
         Kind::Vacuum | Kind::Analyze | Kind::VacuumAnalyze | Kind::Reindex => {
-            maintenance::statements(session, job).map(Work::Statements)
+            maintenance::statements(session, job)?
         }
-        Kind::PartitionUpkeep => partition::statements(session, job.target).map(Work::Statements),
-        Kind::Sql => {
-            let command = job.command.iter();
-            Ok(Work::Statements(command.map(|command| Part::one("", command.as_str())).collect()))
-        }
-        _ => Ok(Work::InTransaction),
-    }
+        Kind::PartitionUpkeep => partition::statements(session, job.target)?,
+        Kind::Sql => job.command.iter().map(|command| Part::one("", command.as_str())).collect(),
+        _ => return Ok(Work::InTransaction),
+    });
+    Ok(Work::Statements(parts))
 }
 
 /// Kinds that later versions fill with life.
@@ -66,6 +65,7 @@ pub fn step(session: &mut Session<'_>, claimed: &mut Claimed) -> IotResult<Progr
     // Whoever comes later stands in the queue behind it.
     let patience = format!("{}ms", guc::maintenance_lock_timeout().as_millis().max(1));
     acting.set(c"lock_timeout", &CString::new(patience).unwrap_or_default());
+    memory::set(&claimed.job, |name, value| acting.set(name, value));
     match claimed.job.kind {
         Kind::RefreshMaterializedView => refresh::step(session, claimed),
         Kind::Retention => retention::step(session, claimed),

@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     FOR wanted IN SELECT * FROM (VALUES
         ('sensor_data', 'data_id', 'iot.generate_data_id()'),
-        ('rejected_readings', 'rejection_id', 'iot.generate_data_id()')
+        ('rejected_readings', 'rejection_id', 'iot.generate_data_id()'),
+        ('device_logs', 'log_id', 'iot.generate_data_id()')
     ) AS listed (table_name, column_name, expression)
     LOOP
         CONTINUE WHEN EXISTS (

@@ -42,6 +42,9 @@ pub enum Target {
     Required,
 }
 
+/// Parameters that every kind has: settings of PostgreSQL for the time of a run.
+pub const MEMORY: [&str; 2] = ["work_mem", "maintenance_work_mem"];
+
 impl Kind {
     /// All of them.
     pub const ALL: [Self; 13] = [
@@ -99,7 +102,7 @@ impl Kind {
         }
     }
 
-    /// The keys that its parameters may have; `None` for any.
+    /// The keys that its parameters may have beside [`MEMORY`]; `None` for any.
     pub fn parameters(self) -> Option<&'static [&'static str]> {
         match self {
             Self::Sql => None,

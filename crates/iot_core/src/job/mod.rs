@@ -7,7 +7,7 @@ mod schedule;
 mod zone;
 
 pub use cron::Cron;
-pub use kind::{Kind, Target};
+pub use kind::{Kind, MEMORY, Target};
 pub use outcome::{Failure, Outcome};
 pub use schedule::{Every, Recurrence, Retries, Schedule, ScheduleError};
 pub use zone::{Utc, Zone};
