@@ -354,6 +354,8 @@ impl Batch<'_> {
         counters::raise_to(Counter::LargestBatch, self.offered.len() as u64);
         counters::add(Counter::Stored, count(|judged| judged.fate == Fate::Stored));
         counters::add(Counter::Duplicates, count(|judged| judged.fate.is_duplicate()));
+        // Here, whether they are kept or one of them ends the statement: so what was offered is always accounted for.
+        counters::add(Counter::Rejected, self.outcome.rejections.len() as u64);
         counters::add(Counter::Anomalies, count(|judged| judged.fate.is_kept() && judged.is_anomaly));
         counters::add(Counter::Onsets, count(|judged| judged.fate.is_kept() && judged.is_onset));
         counters::add(Counter::AlertMatches, self.outcome.alerts.len() as u64);
