@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from cluster import Database, wait_until
+from cluster import Cluster, Database, wait_until
 from factory import add_rule, add_sensor, process
 from roads import BATCH_ROADS, START, Reading, assert_scores_follow_the_rows, by_arrays
 
@@ -171,3 +171,22 @@ def test_sessions_that_lost_a_race_for_a_key_do_not_wait_for_each_other(database
     assert database.value("SELECT count(*) FROM iot.sensor_data") == (1 if end == "commit" else 0)
     assert len({workers[number][1][0] for number in workers}) == (1 if end == "commit" else 3)
     assert_scores_follow_the_rows(database, [sensor])
+
+
+def test_states_are_written_down_in_one_order():
+    """However many there are: the rows of a table that was empty lie as they were inserted, and so locked."""
+    with Cluster(settings={"iot_ext.flush_interval": "1h", "iot_ext.max_tracked_sensors": 20_000}) as cluster:
+        database = Database(cluster)
+        database.execute("CREATE EXTENSION iot_ext")
+        database.execute("SELECT iot.setup()")
+        database.execute("SELECT iot.create_monthly_partition('iot.sensor_data', %s, %s)", (START.year, START.month))
+        device, _ = add_sensor(database)
+        database.execute("INSERT INTO iot.sensors (device_id, sensor_name, sensor_type, unit_of_measure)"
+                         " SELECT %s, n::text, 'level', 'percent' FROM generate_series(1, 12000) n", (device,))
+        database.execute("INSERT INTO iot.readings (sensor_id, measurement_timestamp, measurement_value)"
+                         " SELECT sensor_id, %s, 1 FROM iot.sensors WHERE sensor_type = 'level'", (START,))
+        assert database.value("SELECT iot.flush_state()") == 12_000
+        assert database.row(
+            "SELECT count(*), bool_and(sensor_id > before) FROM (SELECT sensor_id, lag(sensor_id) OVER (ORDER BY ctid) AS before"
+            " FROM iot.sensor_state) AS s") == (12_000, True)
+        assert database.value("SELECT last_seen_at IS NOT NULL FROM iot.devices")
