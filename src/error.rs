@@ -4,7 +4,7 @@
 
 use iot_core::alert::{ConditionError, TemplateError};
 use iot_core::bucket::BucketError;
-use iot_core::ingest::{CalibrationError, QualityLimitsError, TimeRejection, ValueRejection};
+use iot_core::ingest::{CalibrationError, NumberError, QualityLimitsError, TimeRejection, ValueRejection};
 use iot_core::job::ScheduleError;
 use iot_core::partition::IntervalError;
 use iot_core::processing::RuleSetError;
@@ -71,6 +71,27 @@ impl IotError {
     /// Adds the word under which a rejected reading is kept, such as `too_old`.
     pub fn because(mut self, reason: &'static str) -> Self {
         self.reason = Some(reason);
+        self
+    }
+
+    /// As [`IotError::because`], unless there is such a word already.
+    pub fn or_because(mut self, reason: &'static str) -> Self {
+        self.reason.get_or_insert(reason);
+        self
+    }
+
+    /// Says in DETAIL which column of a row it is about, and keeps what stood there.
+    pub fn in_column(mut self, column: &str) -> Self {
+        self.detail = Some(match self.detail {
+            Some(detail) => format!("Column {column}: {detail}"),
+            None => format!("It stands in column {column}."),
+        });
+        self
+    }
+
+    /// As [`IotError::hint`], unless there is one already.
+    pub fn or_hint(mut self, hint: &str) -> Self {
+        self.hint.get_or_insert_with(|| hint.to_owned());
         self
     }
 
@@ -195,6 +216,16 @@ impl From<ValueRejection> for IotError {
         Self::new(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, error.to_string())
             .hint(error.hint())
             .because("not_finite")
+    }
+}
+
+impl From<NumberError> for IotError {
+    fn from(error: NumberError) -> Self {
+        let code = match error {
+            NumberError::Malformed { .. } => PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,
+            NumberError::OutOfRange { .. } => PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
+        };
+        Self::new(code, error.to_string()).hint(error.hint()).because(error.reason())
     }
 }
 

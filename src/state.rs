@@ -5,7 +5,7 @@ use iot_core::time::Timestamp;
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 use pgrx::pg_extern;
 
-use crate::catalog::sensor_state::{self, NO_DETECTOR, Written};
+use crate::catalog::sensor_state::{self, NO_DETECTOR, Seen, Written};
 use crate::engine::overlay;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
@@ -13,7 +13,6 @@ use crate::pg::relation::in_schema_iot;
 use crate::pg::security;
 use crate::pg::shared::flush::{self, Flushing, Unflushed};
 use crate::pg::shared::sensors::{self, SensorKey};
-use crate::pg::shared::slabs;
 use crate::pg::statement::with_session;
 use crate::pg::transaction;
 
@@ -38,19 +37,18 @@ pub fn flush() -> IotResult<i64> {
         return Ok(0);
     }
     let mut flushed = 0;
-    // Sensors that change meanwhile are for the next time, or this would never end.
-    let chunks = |count: u64, chunk: usize| count.div_ceil(chunk as u64) + 1;
-    let rounds =
-        chunks(sensors::occupancy().tracked, CHUNK) + chunks(slabs::slab_occupancy().in_use, DETECTOR_CHUNK);
-    for _ in 0..rounds {
-        let flushing = flush::take_unflushed(CHUNK, DETECTOR_CHUNK);
+    // All states in the order of their keys, then all devices: as a session locks them that writes some of them.
+    let mut seen = Seen::default();
+    let keys = flush::unflushed();
+    let mut left = keys.as_slice();
+    while !left.is_empty() {
+        let flushing = flush::take_unflushed(left, CHUNK, DETECTOR_CHUNK);
+        left = &left[flushing.seen..];
         overlay::note_flushed(flushing.taken.iter().map(|taken| SensorKey::here(taken.sensor_id)));
-        write(&flushing)?;
+        write(&flushing, &mut seen)?;
         flushed += flushing.taken.len() as i64;
-        if !flushing.has_more {
-            break;
-        }
     }
+    with_session(|session| sensor_state::store_seen(session, seen))?;
     Ok(flushed)
 }
 
@@ -67,7 +65,7 @@ fn load_state(maximum: i32) -> i64 {
 
 pub use crate::engine::recall::recall as load;
 
-fn write(flushing: &Flushing) -> IotResult<()> {
+fn write(flushing: &Flushing, seen: &mut Seen) -> IotResult<()> {
     if flushing.taken.is_empty() {
         return Ok(());
     }
@@ -82,7 +80,7 @@ fn write(flushing: &Flushing) -> IotResult<()> {
         }
     };
     with_session(|session| {
-        sensor_state::store(session, flushing.taken.iter().map(written).collect())?;
+        sensor_state::store_states(session, flushing.taken.iter().map(written).collect(), seen)?;
         let was_spoiled = |taken: &&Unflushed| taken.is_checkpoint && flush::was_spoiled(taken);
         let spoiled: Vec<Uuid> = (flushing.taken.iter().filter(was_spoiled))
             .map(|taken| Uuid::from_bytes(taken.sensor_id))

@@ -197,3 +197,38 @@ def test_a_query_that_inserts_is_done_when_its_transaction_is(database):
             "WITH w AS (INSERT INTO iot.readings VALUES (%s, now(), 1)) SELECT %s", (sensor, 1), prepare=True)
         connection.commit()
     assert stored(database) == 1
+
+
+@pytest.mark.parametrize("table", ["readings", "raw_readings"])
+@pytest.mark.parametrize("statement", ["COPY iot.{} TO STDOUT", "COPY {} TO STDOUT", "COPY iot.{} (sensor_id) TO STDOUT (FORMAT csv)"])
+def test_a_copy_out_says_where_readings_are(database, table, statement):
+    database.execute("SET search_path = iot")
+    with pytest.raises(psycopg.errors.WrongObjectType) as raised:
+        with database.connection.cursor().copy(statement.format(table)):
+            pass
+    diagnosis = raised.value.diag
+    assert diagnosis.message_primary == f'cannot copy from foreign table "{table}"'
+    assert diagnosis.message_detail and "iot.sensor_data" in diagnosis.message_hint
+    # Other tables go their way.
+    for other in ("COPY iot.sensors TO STDOUT", "COPY (SELECT 1) TO STDOUT"):
+        with database.connection.cursor().copy(other) as stream:
+            list(stream)
+    with pytest.raises(psycopg.errors.UndefinedTable), database.connection.cursor().copy("COPY iot.nothing TO STDOUT"):
+        pass
+
+
+def test_strict_says_which_column_cannot_be_read(database):
+    _, sensor = add_sensor(database)
+    database.execute("SET iot_ext.strict = on")
+    for column, text, sqlstate in [
+            ("measurement_value", "61,5", "22P02"), ("measurement_value", "1e999", "22003"),
+            ("measurement_timestamp", "noon-ish", "22007"), ("boolean_value", "perhaps", "22P02"),
+            ("measurement_metadata", "{", "22P02"), ("json_value", "{", "22P02")]:
+        with pytest.raises(psycopg.DataError) as raised:
+            database.execute(f"INSERT INTO iot.raw_readings (sensor_id, {column}) VALUES (%s, %s)", (str(sensor), text))
+        diagnosis = raised.value.diag
+        assert diagnosis.sqlstate == sqlstate, column
+        assert column in diagnosis.message_detail and diagnosis.message_hint, column
+    with pytest.raises(psycopg.DataError) as raised:
+        database.execute("INSERT INTO iot.raw_readings (sensor_id, measurement_value) VALUES ('probe', '1')")
+    assert "sensor_id" in raised.value.diag.message_detail and "iot_ext.strict" in raised.value.diag.message_hint

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from cluster import Database
-from documents import ROOT, sql_blocks
+from documents import BLOCK, ROOT, sql_blocks
 from factory import add_rule, add_sensor, process
 
 ROLE = "factory_ingest"
@@ -144,3 +144,29 @@ def test_a_database_of_another_encoding_is_refused(cluster):
         assert "LATIN1" in refused.value.diag.message_detail and "UTF8" in refused.value.diag.message_hint
     finally:
         cluster.drop_database("latin")
+
+
+def test_the_further_grants_of_the_ingest_document_are_enough(database, ingest_role):
+    """Each of them opens what it says, and nothing does before."""
+    database.execute("SELECT iot.setup(duplicates => 'last')")
+    _, sensor = add_sensor(database)
+    (grants,) = [text for language, text in BLOCK.findall((ROOT / "docs" / "ingest.md").read_text())
+                 if language == "text" and f"TO {ROLE}" in text]
+    process(database.connection, sensor, 1, "2026-01-05 12:00+00")
+    database.execute(f"INSERT INTO iot.raw_readings (sensor_id, measurement_value) VALUES ('{sensor}', '6,5')")
+    database.execute("UPDATE iot.rejected_readings SET reading = reading || '{\"measurement_value\": \"6.5\"}'")
+    statements = [
+        ("SELECT replayed, accepted FROM iot.replay_rejected()", (1, 1)),
+        ("SELECT count(*) FROM iot.latest_readings", (1,)),
+        ("SELECT connection FROM iot.device_status", ("online",)),
+        ("SELECT offered > 0 FROM iot.iot_stat_ingest", (True,)),
+        (f"SELECT is_duplicate FROM iot.process_sensor_data_ex('{sensor}', 2, '{{}}', '2026-01-05 12:00+00')", (True,)),
+        ("SELECT accepted FROM iot.ingest('{\"deviceId\": \"line-7\", \"sensorType\": \"t\", \"value\": 1}', true)", (1,)),
+    ]
+    with database.connect(ingest_role) as connection:
+        for statement, _ in statements:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
+        database.psql(grants)
+        for statement, expected in statements:
+            assert connection.execute(statement).fetchone() == expected, statement

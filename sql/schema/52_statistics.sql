@@ -28,31 +28,31 @@ CREATE FUNCTION iot.tracked_sensors_occupancy()
 COMMENT ON FUNCTION iot.tracked_sensors_occupancy() IS 'Figures behind iot.iot_stat_tracked_sensors.';
 
 CREATE VIEW iot.iot_stat_ingest AS
-SELECT max(c.counter_value) FILTER (WHERE c.counter_name = 'batches') AS batches,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'offered') AS offered,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'stored') AS stored,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'duplicates') AS duplicates,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'rejected') AS rejected,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'late') AS late,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'anomalies') AS anomalies,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'onsets') AS onsets,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'alerts') AS alerts,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'conflicts') AS conflicts,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'window_reads') AS window_reads,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'largest_batch') AS largest_batch,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'look_up_nanoseconds') / 1e6 AS look_up_milliseconds,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'score_nanoseconds') / 1e6 AS score_milliseconds,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'store_nanoseconds') / 1e6 AS store_milliseconds,
-       max(c.counter_value) FILTER (WHERE c.counter_name = 'alert_nanoseconds') / 1e6 AS alert_milliseconds,
+SELECT pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'batches') AS batches,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'offered') AS offered,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'stored') AS stored,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'duplicates') AS duplicates,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'rejected') AS rejected,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'late') AS late,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'anomalies') AS anomalies,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'onsets') AS onsets,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'alerts') AS alerts,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'conflicts') AS conflicts,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'window_reads') AS window_reads,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'largest_batch') AS largest_batch,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'look_up_nanoseconds') OPERATOR(pg_catalog./) 1e6 AS look_up_milliseconds,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'score_nanoseconds') OPERATOR(pg_catalog./) 1e6 AS score_milliseconds,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'store_nanoseconds') OPERATOR(pg_catalog./) 1e6 AS store_milliseconds,
+       pg_catalog.max(c.counter_value) FILTER (WHERE c.counter_name OPERATOR(pg_catalog.=) 'alert_nanoseconds') OPERATOR(pg_catalog./) 1e6 AS alert_milliseconds,
        iot.ingest_counters_are_shared() AS is_whole_database,
        iot.ingest_counters_reset_at() AS stats_reset
   FROM iot.ingest_counters() c;
 COMMENT ON VIEW iot.iot_stat_ingest IS 'What the ingest engine has done in this database since the server started or the counters were reset; without preload, in this session.';
 COMMENT ON COLUMN iot.iot_stat_ingest.batches IS 'Batches: calls of an ingest function, and parts of a COPY.';
-COMMENT ON COLUMN iot.iot_stat_ingest.offered IS 'Readings that reached the engine.';
-COMMENT ON COLUMN iot.iot_stat_ingest.stored IS 'Readings stored.';
+COMMENT ON COLUMN iot.iot_stat_ingest.offered IS 'Readings that the engine decided about: always stored + duplicates + rejected.';
+COMMENT ON COLUMN iot.iot_stat_ingest.stored IS 'Readings stored, also in statements and transactions that were rolled back later.';
 COMMENT ON COLUMN iot.iot_stat_ingest.duplicates IS 'Readings that were there already.';
-COMMENT ON COLUMN iot.iot_stat_ingest.rejected IS 'Readings kept in iot.rejected_readings.';
+COMMENT ON COLUMN iot.iot_stat_ingest.rejected IS 'Readings refused: kept in iot.rejected_readings, or the statement failed over them, as single calls do.';
 COMMENT ON COLUMN iot.iot_stat_ingest.late IS 'Readings older than their sensor''s newest one.';
 COMMENT ON COLUMN iot.iot_stat_ingest.anomalies IS 'Stored readings flagged as anomalies.';
 COMMENT ON COLUMN iot.iot_stat_ingest.onsets IS 'Stored readings at which an anomalous episode began.';

@@ -8,8 +8,9 @@ SELECT d.datname AS database_name,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a
          WHERE a.datid OPERATOR(pg_catalog.=) d.oid AND a.state OPERATOR(pg_catalog.=) 'active') AS active_connections,
        s.numbackends AS connections,
-       pg_catalog.round(100.0 OPERATOR(pg_catalog.*) s.blks_hit
-           OPERATOR(pg_catalog./) NULLIF(s.blks_hit OPERATOR(pg_catalog.+) s.blks_read, 0), 2) AS cache_hit_percent,
+       CASE WHEN (s.blks_hit OPERATOR(pg_catalog.+) s.blks_read) OPERATOR(pg_catalog.>) 0
+            THEN pg_catalog.round(100.0 OPERATOR(pg_catalog.*) s.blks_hit
+                     OPERATOR(pg_catalog./) (s.blks_hit OPERATOR(pg_catalog.+) s.blks_read), 2) END AS cache_hit_percent,
        s.xact_commit AS transactions_committed,
        s.xact_rollback AS transactions_rolled_back,
        s.deadlocks,

@@ -16,3 +16,6 @@ DROP EVENT TRIGGER iot_ext_partitions_dropped;
 CREATE EVENT TRIGGER iot_ext_partitions_dropped ON sql_drop WHEN TAG IN ('DROP TABLE')
     EXECUTE FUNCTION iot.partitions_dropped();
 COMMENT ON EVENT TRIGGER iot_ext_partitions_dropped IS 'Sees partitions of iot.sensor_data that are dropped.';
+COMMENT ON COLUMN iot.iot_stat_ingest.offered IS 'Readings that the engine decided about: always stored + duplicates + rejected.';
+COMMENT ON COLUMN iot.iot_stat_ingest.stored IS 'Readings stored, also in statements and transactions that were rolled back later.';
+COMMENT ON COLUMN iot.iot_stat_ingest.rejected IS 'Readings refused: kept in iot.rejected_readings, or the statement failed over them, as single calls do.';

@@ -232,6 +232,30 @@ pub fn find(session: &mut Session<'_>, wanted: &[(Uuid, Timestamp)]) -> IotResul
     Ok(found)
 }
 
+statement!(
+    /// Only those that nobody else has locked.
+    LOCK_IF_FREE: (UUIDARRAYOID, TIMESTAMPTZARRAYOID)
+    "SELECT pg_catalog.count(*)
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS o (sensor_id, at)
+      CROSS JOIN LATERAL (
+            SELECT r.data_id FROM iot.sensor_data r
+             WHERE r.sensor_id OPERATOR(pg_catalog.=) o.sensor_id
+               AND r.measurement_timestamp OPERATOR(pg_catalog.=) o.at
+             LIMIT 1
+               FOR NO KEY UPDATE SKIP LOCKED) AS f");
+
+/// Locks stored readings without waiting for anybody; how many could be.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn lock_if_free(session: &mut Session<'_>, wanted: &[SensorAndTime]) -> IotResult<usize> {
+    let sensor_ids: Vec<Uuid> = wanted.iter().map(|&(sensor_id, _)| Uuid::from_bytes(sensor_id)).collect();
+    let times: Vec<_> = wanted.iter().map(|&(_, at)| clock::to_pg(at)).collect();
+    let rows = session.execute(&LOCK_IF_FREE, &[sensor_ids.into(), times.into()])?;
+    let locked: i64 = rows.first().map_or(Ok(0), |row| row.get(1))?;
+    Ok(usize::try_from(locked).unwrap_or(0))
+}
+
 /// Readings as columns, for storing them through the executor: where row security, triggers of the user or partitions of
 /// another kind have a say.
 #[derive(Default)]

@@ -131,11 +131,40 @@ pub struct Written {
 /// In place of the state of a detector: the sensor has none.
 pub const NO_DETECTOR: Vec<u8> = Vec::new();
 
+/// When devices were last heard of.
+#[derive(Default)]
+pub struct Seen {
+    device_ids: Vec<Uuid>,
+    received: Vec<Option<TimestampWithTimeZone>>,
+}
+
 /// Writes states down, and when their devices were last heard of.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn store(session: &mut Session<'_>, written: Vec<Written>) -> IotResult<()> {
+    let mut seen = Seen::default();
+    store_states(session, written, &mut seen)?;
+    store_seen(session, seen)
+}
+
+/// Writes down when devices were last heard of.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn store_seen(session: &mut Session<'_>, seen: Seen) -> IotResult<()> {
+    if !seen.device_ids.is_empty() {
+        let _owner = as_owner();
+        session.execute(&SEEN, &[seen.device_ids.into(), seen.received.into()])?;
+    }
+    Ok(())
+}
+
+/// Writes states down; when their devices were last heard of is added to `seen`.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn store_states(session: &mut Session<'_>, written: Vec<Written>, seen: &mut Seen) -> IotResult<()> {
     let at = |micros: i64| (micros != NEVER).then(|| clock::to_pg(Timestamp(micros)));
     let states = || written.iter().map(|written| written.state.as_ref());
     let received: Vec<Option<TimestampWithTimeZone>> =
@@ -157,7 +186,8 @@ pub fn store(session: &mut Session<'_>, written: Vec<Written>) -> IotResult<()> 
             written.into_iter().map(|written| written.detector).collect::<Vec<Option<Vec<u8>>>>().into(),
         ],
     )?;
-    session.execute(&SEEN, &[device_ids.into(), received.into()])?;
+    seen.device_ids.extend(device_ids);
+    seen.received.extend(received);
     Ok(())
 }
 

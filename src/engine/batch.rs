@@ -74,8 +74,18 @@ pub struct Group {
     pub readings: Vec<u32>,
     /// What no other transaction can have beyond this time.
     pub claimed: Timestamp,
+    /// Up to which time that was told to all others.
+    told: Timestamp,
     /// The state is missing and has to be built.
     missing: bool,
+}
+
+impl Group {
+    /// Whether others who come with the same reading know that somebody else came first. Not so where the state had to be
+    /// built: who began before is not in it.
+    pub fn is_first_at(&self, at: Timestamp) -> bool {
+        !self.missing && self.claimed < at && at <= self.told
+    }
 }
 
 struct Batch<'a> {
@@ -205,6 +215,7 @@ fn group(lent: &mut Lent, offered: &[Offered<'_>]) -> IotResult<Vec<Group>> {
                     profile: None,
                     readings: Vec::new(),
                     claimed: Timestamp(i64::MAX),
+                    told: Timestamp(i64::MIN),
                     missing: false,
                 });
                 groups.len() as u32 - 1
@@ -263,6 +274,7 @@ impl Batch<'_> {
             let (Some(profile), Some(newest)) = (&group.profile, newest) else { continue };
             let entered = overlay::enter(profile, newest, sees_all, Room::Made);
             group.missing = entered.claimed.is_none();
+            group.told = newest;
             group.claimed = entered.claimed.unwrap_or(group.claimed);
             if entered.is_in_table {
                 in_table.push(profile.sensor_id);
@@ -342,6 +354,8 @@ impl Batch<'_> {
         counters::raise_to(Counter::LargestBatch, self.offered.len() as u64);
         counters::add(Counter::Stored, count(|judged| judged.fate == Fate::Stored));
         counters::add(Counter::Duplicates, count(|judged| judged.fate.is_duplicate()));
+        // Here, whether they are kept or one of them ends the statement: so what was offered is always accounted for.
+        counters::add(Counter::Rejected, self.outcome.rejections.len() as u64);
         counters::add(Counter::Anomalies, count(|judged| judged.fate.is_kept() && judged.is_anomaly));
         counters::add(Counter::Onsets, count(|judged| judged.fate.is_kept() && judged.is_onset));
         counters::add(Counter::AlertMatches, self.outcome.alerts.len() as u64);

@@ -4,8 +4,7 @@
 use std::rc::Rc;
 
 use iot_core::detect::DetectorKind;
-use iot_core::ingest::payload::parse_number;
-use iot_core::ingest::{Calibrated, Calibration, QualityLimits, accept_value};
+use iot_core::ingest::{Calibrated, Calibration, QualityLimits, accept_value, parse_number};
 use iot_core::time::Timestamp;
 use pgrx::{PgSqlErrorCode, Uuid};
 
@@ -79,23 +78,16 @@ impl Profile {
     /// The number to calibrate, in the sensor's unit; `None` for a sensor whose readings are no numbers.
     ///
     /// # Errors
-    /// 42804 for a value of another type than the sensor declares (text that is a number is one); 22023 for a unit that
-    /// is not known or of another dimension.
+    /// 42804 for a value of another type than the sensor declares; text that should be a number is read as one, with the
+    /// errors of [`parse_number`] and [`accept_value`]; 22023 for a unit that is not known or of another dimension.
     pub fn number(&self, value: &Measured<'_>, unit: Option<&str>) -> IotResult<Option<f64>> {
         let number = match value {
             Measured::Number(number) if self.value_type == "numeric" => Some(*number),
             Measured::Text(text) if self.value_type == "numeric" => {
-                // JSON has no such numbers: applications, and rejected readings, write them as words.
-                let word = match *text {
-                    "NaN" => Some(f64::NAN),
-                    "Infinity" => Some(f64::INFINITY),
-                    "-Infinity" => Some(f64::NEG_INFINITY),
-                    _ => None,
-                };
-                if let Some(word) = word {
-                    accept_value(word)?;
-                }
-                parse_number(text)
+                let number = parse_number(text).map_err(|error| {
+                    IotError::from(error).detail(format!("Sensor \"{}\" takes numbers.", self.sensor_id))
+                })?;
+                Some(accept_value(number)?)
             }
             other if self.value_type == other.type_name() => return Ok(None),
             _ => None,

@@ -11,7 +11,7 @@ use crate::error::{IotError, IotResult};
 use crate::guc;
 use crate::pg::clock;
 use crate::pg::jsonb::{Jsonb, JsonbImage};
-use crate::pg::shared::counters::{self, Counter};
+use crate::pg::shared::counters;
 use crate::pg::statement::with_session;
 
 /// A reading that cannot be accepted.
@@ -81,14 +81,13 @@ impl<'a> Rejection<'a> {
         rejection.keep_unoffered(IotError::null_argument("measurement_values").because("missing_value"))
     }
 
-    /// As [`keep_or_fail`](Self::keep_or_fail), for a reading that no batch had: it is counted as offered here.
+    /// As [`keep_or_fail`](Self::keep_or_fail), for a reading that no batch had: it is counted here.
     ///
     /// # Errors
     /// As there.
     pub fn keep_unoffered(self, error: IotError) -> IotResult<()> {
-        self.keep_or_fail(error)?;
-        counters::add(Counter::Offered, 1);
-        Ok(())
+        counters::add_refused();
+        self.keep_or_fail(error)
     }
 
     /// Keeps the reading in `iot.rejected_readings`, or, with `iot_ext.strict`, ends the statement.
@@ -102,7 +101,6 @@ impl<'a> Rejection<'a> {
         }
         let rejection_id = Uuid::from_bytes(next_data_id(self.received_at)?);
         let reading = Value::Object(self.fields);
-        counters::add(Counter::Rejected, 1);
         with_session(|session| {
             let reading = JsonbImage::from_value(&reading)?;
             let rejected = RejectedReading {

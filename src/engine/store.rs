@@ -70,29 +70,35 @@ pub fn write(
 ) -> IotResult<()> {
     let Some(table) = in_schema_iot(c"sensor_data") else { return Ok(()) };
     let parent = OpenRelation::open(table, Lock::RowExclusive);
-    let open = judged.iter().filter(|reading| reading.fate == Fate::Open).count();
+    let mut open = 0;
+    // Nobody else comes with the only reading there is, or whoever does knows that we came first.
+    let mut is_first = true;
+    visit_open(groups, judged, |group, _, _, reading| {
+        open += 1;
+        is_first &= group.is_first_at(reading.at);
+        Ok(())
+    })?;
     let mut left = Vec::new();
     if open > 1 {
         // Rows of a batch are stored without waiting for anybody, in the order of the sensors in the batch. When one of
-        // them meets another session's row, all of them are taken back, so that nobody waits for us while we wait.
+        // them meets another session's row, or only the executor can store some, all of them are taken back, so that nobody
+        // waits for us while we wait.
         let mut tried = judged.to_vec();
-        let stored = transaction::in_subtransaction(
-            || past_the_executor(&parent, offered, groups, received_at, &mut tried, &mut left),
-            |conflicts| conflicts.is_empty(),
+        let outcome = transaction::in_subtransaction(
+            || without_waiting(&parent, offered, groups, received_at, &mut tried, &mut left),
+            |outcome| outcome.is_kept,
         )?;
-        if stored.is_empty() {
+        counters::add(Counter::Conflicts, outcome.conflicts);
+        if outcome.is_kept {
             judged.copy_from_slice(&tried);
         } else {
-            counters::add(Counter::Conflicts, stored.len() as u64);
             left.clear();
-            visit_open(groups, judged, |number, profile, _| {
-                left.push((number, Rc::clone(profile)));
-                Ok(())
-            })?;
+            leave_all(groups, judged, &mut left)?;
         }
     } else {
         // A single row may wait where it is.
-        let conflicts = past_the_executor(&parent, offered, groups, received_at, judged, &mut left)?;
+        let traces = if is_first { Traces::Left } else { Traces::None };
+        let conflicts = past_the_executor(&parent, offered, groups, received_at, traces, judged, &mut left)?;
         left.extend(conflicts);
     }
     if left.is_empty() {
@@ -116,18 +122,74 @@ fn text_of<'a>(offer: &Offered<'a>, reading: &Judged) -> Option<&'a str> {
 fn visit_open<'a>(
     groups: &'a [Group],
     judged: &mut [Judged],
-    mut visit: impl FnMut(u32, &'a Rc<Profile>, &mut Judged) -> IotResult<()>,
+    mut visit: impl FnMut(&'a Group, u32, &'a Rc<Profile>, &mut Judged) -> IotResult<()>,
 ) -> IotResult<()> {
     for group in groups {
         let Some(profile) = &group.profile else { continue };
         for &number in &group.readings {
             let reading = &mut judged[number as usize];
             if reading.fate == Fate::Open {
-                visit(number, profile, reading)?;
+                visit(group, number, profile, reading)?;
             }
         }
     }
     Ok(())
+}
+
+/// Leaves every open reading to `left`.
+fn leave_all(groups: &[Group], judged: &mut [Judged], left: &mut Vec<(u32, Rc<Profile>)>) -> IotResult<()> {
+    visit_open(groups, judged, |_, number, profile, _| {
+        left.push((number, Rc::clone(profile)));
+        Ok(())
+    })
+}
+
+/// What became of readings that were stored without waiting.
+struct Tried {
+    /// How many met another session.
+    conflicts: u64,
+    /// Whether what is left can be stored without waiting, too, or nothing is held while it waits.
+    is_kept: bool,
+}
+
+/// Stores what can be stored past the executor, and locks the stored readings that give way. What is left to `left` is to be
+/// stored after that.
+fn without_waiting(
+    parent: &OpenRelation,
+    offered: &[Offered<'_>],
+    groups: &[Group],
+    received_at: Timestamp,
+    judged: &mut [Judged],
+    left: &mut Vec<(u32, Rc<Profile>)>,
+) -> IotResult<Tried> {
+    let mut taken = Vec::new();
+    let mut open = 0;
+    visit_open(groups, judged, |_, _, profile, reading| {
+        open += 1;
+        if reading.place == Place::Taken {
+            taken.push((*profile.sensor_id.as_bytes(), reading.at));
+        }
+        Ok(())
+    })?;
+    if taken.len() == open {
+        leave_all(groups, judged, left)?;
+        return Ok(Tried { conflicts: 0, is_kept: true });
+    }
+    let mut conflicts =
+        past_the_executor(parent, offered, groups, received_at, Traces::Left, judged, left)?.len();
+    let (holds_rows, needs_executor) = (left.len() < open, left.len() > taken.len());
+    if conflicts == 0 && holds_rows && !needs_executor && !taken.is_empty() {
+        let locked = with_session(|session| reading::lock_if_free(session, &taken))?;
+        conflicts = taken.len().saturating_sub(locked);
+    }
+    Ok(Tried { conflicts: conflicts as u64, is_kept: conflicts == 0 && !(holds_rows && needs_executor) })
+}
+
+/// Whether rows that turn out to be duplicates may leave something that other sessions wait for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Traces {
+    Left,
+    None,
 }
 
 /// Stores what can be stored so, and leaves the rest to `left`. Returns the readings whose sensor and time turned out to
@@ -137,19 +199,20 @@ fn past_the_executor(
     offered: &[Offered<'_>],
     groups: &[Group],
     received_at: Timestamp,
+    traces: Traces,
     judged: &mut [Judged],
     left: &mut Vec<(u32, Rc<Profile>)>,
 ) -> IotResult<Vec<(u32, Rc<Profile>)>> {
     let Some(mut insert) = BulkInsert::open(parent, COLUMNS, OWN_TRIGGERS) else {
-        visit_open(groups, judged, |number, profile, _| {
-            left.push((number, Rc::clone(profile)));
-            Ok(())
-        })?;
+        leave_all(groups, judged, left)?;
         return Ok(Vec::new());
     };
+    if traces == Traces::None {
+        insert = insert.without_traces();
+    }
     let mut appended = Vec::with_capacity(offered.len());
     QUALITIES.with(|qualities| {
-        visit_open(groups, judged, |number, profile, reading| {
+        visit_open(groups, judged, |_, number, profile, reading| {
             if reading.place == Place::Taken {
                 left.push((number, Rc::clone(profile)));
                 return Ok(());

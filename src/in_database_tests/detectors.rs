@@ -239,6 +239,13 @@ mod tests {
             Spi::run(&format!("UPDATE iot.sensors SET detector = '{detector}' WHERE sensor_id = '{sensor}'"))
                 .unwrap();
         }
+        assert_fails(
+            &format!("UPDATE iot.sensors SET detector = 'zsocre' WHERE sensor_id = '{sensor}'"),
+            "23514",
+            "detector \"zsocre\" does not exist",
+            "Use one of zscore, robust, ewma, seasonal, adaptive.",
+        );
+        assert_fails("UPDATE iot.sensors SET detector = NULL", "23502", "", "");
         assert_eq!(
             one::<i64>("SELECT count(*) FROM iot.detectors WHERE state_bytes NOT BETWEEN 400 AND 16384"),
             0

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use iot_core::ingest::parse_number;
 use iot_core::ingest::payload::{
     self, DeviceReference, Metadata, OfferedReading, OfferedTime, OfferedValue, PayloadError,
     SensorReference as Named,
@@ -190,7 +191,7 @@ impl<'a> Message<'a> {
             unit: self.reading.unit.unwrap_or_default().to_owned(),
             value_type: match self.reading.value {
                 OfferedValue::Number(_) | OfferedValue::Missing => "numeric",
-                OfferedValue::Text(text) if payload::parse_number(text).is_some() => "numeric",
+                OfferedValue::Text(text) if parse_number(text).is_ok() => "numeric",
                 OfferedValue::Text(_) => "text",
                 OfferedValue::Boolean(_) => "boolean",
                 OfferedValue::Json(_) => "json",
@@ -328,7 +329,16 @@ fn rejection(
 ) -> Rejection<'static> {
     let as_json = |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::Null);
     let fields = match as_json(element.to_text()) {
-        serde_json::Value::Object(fields) => fields,
+        serde_json::Value::Object(mut fields) => {
+            // A text under the other name is what rows of `iot.raw_readings` have.
+            if fields.get("measurement_metadata").is_some_and(serde_json::Value::is_string)
+                && !fields.contains_key("metadata")
+                && let Some(metadata) = fields.remove("measurement_metadata")
+            {
+                fields.insert("metadata".to_owned(), metadata);
+            }
+            fields
+        }
         other => std::iter::once(("reading".to_owned(), other)).collect(),
     };
     Rejection {
@@ -350,7 +360,9 @@ impl From<PayloadError> for IotError {
             PayloadError::MissingSensor | PayloadError::MissingDevice | PayloadError::MissingValue => {
                 PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED
             }
-            PayloadError::BadIdentifier { .. } => PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,
+            PayloadError::BadIdentifier { .. } | PayloadError::Malformed { .. } => {
+                PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION
+            }
             PayloadError::WrongType { .. } | PayloadError::NotAnObject { .. } => {
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH
             }

@@ -1,5 +1,6 @@
 //! `replay_rejected`: readings that could not be accepted, offered again.
 
+use iot_core::ingest::parse_number;
 use iot_core::jsonb::{Document, Value};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
@@ -15,11 +16,14 @@ use crate::error::{IotError, IotResult, OrRaise};
 use crate::guc;
 use crate::pg::input;
 use crate::pg::jsonb::JsonbImage;
-use crate::pg::shared::counters::{self, Counter};
+use crate::pg::shared::counters;
 use crate::pg::statement::with_session;
 
 /// Why a row of `iot.raw_readings` was kept whose text cannot be read.
 const MALFORMED: &str = "malformed";
+
+/// The same where the text is a number, but too large or too small.
+const OUT_OF_RANGE: &str = "out_of_range";
 
 #[pg_extern(sql = false)]
 fn replay_rejected(
@@ -81,14 +85,14 @@ fn replay_chunk(waiting: Vec<Waiting>, register_unknown: bool) -> IotResult<Tota
         Ok(())
     };
     // Rows of text become readings first; what still cannot be read stays as it is.
-    let mut unoffered = 0;
     let mut readable: Vec<(&Waiting, Option<JsonbImage>)> = Vec::with_capacity(waiting.len());
     for row in &waiting {
-        match if row.reason == MALFORMED { read_texts(&row.reading) } else { Ok(None) } {
+        let is_text = matches!(row.reason.as_str(), MALFORMED | OUT_OF_RANGE);
+        match if is_text { read_texts(&row.reading) } else { Ok(None) } {
             Ok(read) => readable.push((row, read)),
             Err(error) => {
+                counters::add_refused();
                 refuse(row, None, error.because(MALFORMED))?;
-                unoffered += 1;
             }
         }
     }
@@ -100,13 +104,13 @@ fn replay_chunk(waiting: Vec<Waiting>, register_unknown: bool) -> IotResult<Tota
         })
         .collect();
     let mut totals = json::offer(&elements, register_unknown, |number, offered, error| {
-        unoffered += u64::from(offered.is_none());
+        if offered.is_none() {
+            counters::add_refused();
+        }
         let (row, read) = &readable[number];
         refuse(row, read.as_ref().map(|read| read.as_jsonb().to_text()), error)
     })?;
     totals.rejected = refused.len() as i64;
-    counters::add(Counter::Rejected, refused.len() as u64);
-    counters::add(Counter::Offered, unoffered);
     let kept: std::collections::HashSet<_> =
         refused.iter().map(|refusal| *refusal.rejection_id.as_bytes()).collect();
     let done: Vec<_> = waiting
@@ -154,7 +158,11 @@ fn read_texts(reading: &JsonbImage) -> IotResult<Option<JsonbImage>> {
         let read = match name {
             "sensor_id" => Some(input::uuid(text)?.to_string().into()),
             _ if text.is_empty() => None,
-            "measurement_value" => Some(number(input::float(text)?)),
+            // What it cannot be is for the engine to say, who knows the sensor.
+            "measurement_value" => match parse_number(text) {
+                Ok(value) => Some(number(value)),
+                Err(_) => continue,
+            },
             "boolean_value" => Some(input::boolean(text)?.into()),
             "measurement_timestamp" => continue,
             _ => Some(input::jsonb(text)?.as_jsonb().parse()?),

@@ -10,6 +10,7 @@ use crate::engine::offered::{Measured, Offered};
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
 use crate::pg::jsonb::Jsonb;
+use crate::pg::shared::counters;
 
 #[pg_extern(sql = false)]
 fn process_sensor_data(
@@ -37,10 +38,13 @@ fn process(
     measurement_timestamp: Option<TimestampWithTimeZone>,
 ) -> IotResult<(Judged, Vec<Uuid>)> {
     crate::catalog::require_setup()?;
-    let value = measurement_value.ok_or_else(|| IotError::null_argument("measurement_value"));
+    let missing = |argument| {
+        counters::add_refused();
+        IotError::null_argument(argument)
+    };
     let offered = Offered {
-        sensor_id: *sensor_uuid.ok_or_else(|| IotError::null_argument("sensor_uuid"))?.as_bytes(),
-        value: Measured::Number(value?),
+        sensor_id: *sensor_uuid.ok_or_else(|| missing("sensor_uuid"))?.as_bytes(),
+        value: Measured::Number(measurement_value.ok_or_else(|| missing("measurement_value"))?),
         arrived_at: None,
         unit: None,
         metadata,

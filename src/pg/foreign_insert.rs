@@ -175,6 +175,7 @@ pub fn handler<O: OpenSink>() -> Internal {
     routine.EndForeignModify = Some(end_insert);
     routine.BeginForeignInsert = Some(begin_insert::<O>);
     routine.EndForeignInsert = Some(end_insert);
+    routine.ExecForeignTruncate = Some(truncate);
     routine.IsForeignRelUpdatable = Some(updatable);
     routine.ExplainForeignModify = Some(explain_modify);
     Internal::from(Some(pg_sys::Datum::from(routine.into_pg())))
@@ -201,7 +202,10 @@ refuse_scan! {
 }
 
 fn refuse_to_read() -> ! {
-    not_supported("cannot read from foreign table").hint("Read iot.sensor_data.").raise()
+    not_supported("cannot read from foreign table")
+        .detail("It takes readings and keeps none.")
+        .hint("Read iot.sensor_data.")
+        .raise()
 }
 
 /// Called while an UPDATE or a DELETE is planned, before any scan.
@@ -213,6 +217,19 @@ extern "C-unwind" fn add_update_targets(
 ) {
     guarded(|| {
         not_supported("cannot update or delete in foreign table").hint("Change iot.sensor_data.").raise()
+    })
+}
+
+extern "C-unwind" fn truncate(
+    _tables: *mut pg_sys::List,
+    _: pg_sys::DropBehavior::Type,
+    _restarts_sequences: bool,
+) {
+    guarded(|| {
+        not_supported("cannot truncate foreign table")
+            .detail("It takes readings and keeps none.")
+            .hint("Truncate iot.sensor_data.")
+            .raise()
     })
 }
 

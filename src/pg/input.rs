@@ -19,11 +19,6 @@ pub fn uuid(text: &str) -> IotResult<Uuid> {
     read(text)
 }
 
-/// Reads a `double precision` as PostgreSQL does.
-pub fn float(text: &str) -> IotResult<f64> {
-    read(text)
-}
-
 /// Reads a `timestamptz` as PostgreSQL does, with the session's time zone and date style.
 pub fn timestamp(text: &str) -> IotResult<TimestampWithTimeZone> {
     read(text)

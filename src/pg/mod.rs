@@ -20,6 +20,7 @@ mod background_entry;
 pub mod bulk_insert;
 pub mod clock;
 mod conversion_log;
+mod copy_out;
 pub mod failure;
 mod first_last;
 pub mod foreign_insert;

@@ -1,6 +1,8 @@
 //! Keeps our workers out of the way of statements that want a database to themselves: DROP DATABASE, ALTER DATABASE …
 //! RENAME and SET TABLESPACE, CREATE DATABASE (of its template). PostgreSQL itself waits 5 seconds for others to leave,
 //! and never ends background workers.
+//!
+//! And it has [`copy_out`] look at COPY.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use pgrx::{PgList, pg_guard, pg_sys};
 
 use super::background;
+use super::copy_out;
 use super::security;
 use super::shared::schedule;
 
@@ -69,12 +72,14 @@ unsafe extern "C-unwind" fn process_utility(
     receiver: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    use pg_sys::NodeTag::{T_AlterDatabaseStmt, T_CreatedbStmt, T_DropdbStmt, T_RenameStmt};
+    use pg_sys::NodeTag::{T_AlterDatabaseStmt, T_CopyStmt, T_CreatedbStmt, T_DropdbStmt, T_RenameStmt};
     // SAFETY: what PostgreSQL passed is passed on; a utility statement has its node.
     unsafe {
         let tag = (*(*plan).utilityStmt).type_;
         if matches!(tag, T_DropdbStmt | T_CreatedbStmt | T_AlterDatabaseStmt | T_RenameStmt) {
             make_way((*plan).utilityStmt);
+        } else if tag == T_CopyStmt {
+            copy_out::refuse((*plan).utilityStmt.cast());
         }
         let next = match PREVIOUS {
             Some(previous) => previous,

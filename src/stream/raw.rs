@@ -1,6 +1,6 @@
 //! Rows of `iot.raw_readings`: text, of which some may not be what it should be.
 
-use iot_core::ingest::text;
+use iot_core::ingest::{parse_number, text};
 use iot_core::time::Timestamp;
 use pgrx::datum::Uuid;
 use pgrx::pg_sys;
@@ -11,6 +11,11 @@ use crate::error::IotResult;
 use crate::pg::foreign_insert::{Column, Row, RowSink, TargetTable};
 use crate::pg::jsonb::JsonbImage;
 use crate::pg::{clock, input};
+
+/// Why a row is kept whose text cannot be read.
+const MALFORMED: &str = "malformed";
+
+const MEND: &str = "Correct the text, or turn iot_ext.strict off to have such rows kept in iot.rejected_readings while the rest goes on.";
 
 /// Reads each row's text and hands it on; what cannot be read is rejected.
 pub struct RawRows {
@@ -44,12 +49,12 @@ impl RawRows {
 impl RowSink for RawRows {
     fn push(&mut self, row: &Row<'_>) -> IotResult<()> {
         let raw = self.text(row)?;
-        let sensor_id = raw.sensor_id.map(read_uuid).transpose();
-        let measured_at = given(raw.measured_at).map(read_timestamp).transpose();
-        let value = given(raw.value).map(read_float).transpose();
-        let metadata = given(raw.metadata).map(input::jsonb).transpose();
-        let boolean_value = given(raw.boolean_value).map(read_boolean).transpose();
-        let json_value = given(raw.json_value).map(input::jsonb).transpose();
+        let sensor_id = read(raw.sensor_id, "sensor_id", read_uuid);
+        let measured_at = read(given(raw.measured_at), "measurement_timestamp", read_timestamp);
+        let value = read(given(raw.value), "measurement_value", read_number);
+        let metadata = read(given(raw.metadata), "measurement_metadata", input::jsonb);
+        let boolean_value = read(given(raw.boolean_value), "boolean_value", read_boolean);
+        let json_value = read(given(raw.json_value), "json_value", input::jsonb);
         let rejection = Rejection {
             received_at: clock::now(),
             sensor_id: sensor_id.as_ref().ok().copied().flatten(),
@@ -59,10 +64,10 @@ impl RowSink for RawRows {
             metadata: None,
             json_value: None,
         };
-        let read = || -> IotResult<_> {
+        let all = || -> IotResult<_> {
             Ok((sensor_id?, measured_at?, value?, metadata?, boolean_value?, json_value?))
         };
-        match read() {
+        match all() {
             Ok((sensor_id, measured_at, value, metadata, boolean_value, json_value)) => {
                 self.readings.push(&StreamedReading {
                     sensor_id,
@@ -74,7 +79,7 @@ impl RowSink for RawRows {
                     metadata: metadata.as_ref().map(JsonbImage::as_jsonb),
                 })
             }
-            Err(error) => rejection.keep_unoffered(error.because("malformed")),
+            Err(error) => rejection.keep_unoffered(error.or_because(MALFORMED).or_hint(MEND)),
         }
     }
 
@@ -111,12 +116,17 @@ fn given(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
+/// Reads the text of a column, if there is one.
+fn read<T>(text: Option<&str>, column: &str, by: impl FnOnce(&str) -> IotResult<T>) -> IotResult<Option<T>> {
+    text.map(by).transpose().map_err(|error| error.in_column(column))
+}
+
 fn read_uuid(text: &str) -> IotResult<Uuid> {
     text::uuid(text).map_or_else(|| input::uuid(text), |bytes| Ok(Uuid::from_bytes(bytes)))
 }
 
-fn read_float(text: &str) -> IotResult<f64> {
-    text::float(text).map_or_else(|| input::float(text), Ok)
+fn read_number(text: &str) -> IotResult<f64> {
+    Ok(parse_number(text)?)
 }
 
 fn read_timestamp(text: &str) -> IotResult<Timestamp> {

@@ -252,7 +252,7 @@ fn refusals() {
         (json!({"unit": ["°C"]}), "wrong_type", "reading key \"unit\" must be a string, not [\"°C\"]"),
         (
             json!({"numeric_value": long}),
-            "wrong_type",
+            "malformed",
             &format!("reading key \"numeric_value\" must be a number, not \"{}...", "x".repeat(59)),
         ),
         (json!({"text_value": 1}), "wrong_type", "reading key \"text_value\" must be a string, not 1"),

@@ -59,6 +59,8 @@ BEGIN
          'BEFORE INSERT OR UPDATE OF calibration_data', 'FOR EACH ROW', 'sensors_validate'),
         ('sensors', 'sensors_validate_quality_limits',
          'BEFORE INSERT OR UPDATE OF quality_limits', 'FOR EACH ROW', 'sensors_validate_quality_limits'),
+        ('sensors', 'sensors_validate_detector',
+         'BEFORE INSERT OR UPDATE OF detector', 'FOR EACH ROW', 'sensors_validate_detector'),
         ('sensors', 'sensors_record_first_calibration',
          'AFTER INSERT', 'FOR EACH ROW', 'sensors_record_calibration'),
         ('sensors', 'sensors_record_calibration',

@@ -23,6 +23,7 @@ enum Manner {
     ///
     /// Needed with logical decoding: a subscriber would see the insertion of a duplicate, which fails there, before it
     /// sees the deletion. And where another index is unique: there a duplicate would be an error instead of a conflict.
+    /// And where the transaction goes on with what it wrote: see [`BulkInsert::without_traces`](super::BulkInsert).
     Speculatively,
 }
 
@@ -59,6 +60,7 @@ impl Leaf {
         range: PartitionRange,
         parent: &Rc<ParentLayout>,
         has_key: bool,
+        leaves_traces: bool,
         ignored_triggers: &[&std::ffi::CStr],
     ) -> Option<Self> {
         // SAFETY: the partition exists as long as the lock on its parent is held, and so does what its cache entry
@@ -115,6 +117,9 @@ impl Leaf {
             }
             leaf.checks.extend(leaf.layout.checks.iter().map(|&expression| initialize(expression)));
             let usable = !has_key || leaf.find_key();
+            if has_key && !leaves_traces {
+                leaf.manner = Manner::Speculatively;
+            }
             pg_sys::MemoryContextSwitchTo(before);
             if usable {
                 Some(leaf)
@@ -260,7 +265,8 @@ impl Leaf {
     /// the second: exactly one of them finds a conflict. It deletes its row in its own transaction, so that no snapshot
     /// of another session can ever show it, and nobody sees both.
     ///
-    /// The row cannot be withdrawn as a speculative one is: that takes a token that only single insertions can carry.
+    /// The row cannot be withdrawn as a speculative one is: that takes a token that only single insertions can carry. Until
+    /// this (sub)transaction ends, whoever stores the same key takes the deleted row for one that may yet be there, and waits.
     fn write_together(&mut self, conflicts: &mut Vec<u32>) {
         let (offered, conflicts_before) = (self.rows.len(), conflicts.len());
         self.drop_taken(conflicts);

@@ -46,6 +46,7 @@ pub struct BulkInsert<'parent> {
     column_count: usize,
     ignored_triggers: &'parent [&'parent CStr],
     has_key: bool,
+    leaves_traces: bool,
     /// Where partitions are opened: what was current at the start, and so lives until the end.
     memory: pg_sys::MemoryContext,
     /// In the order in which they were first used.
@@ -120,6 +121,7 @@ impl<'parent> BulkInsert<'parent> {
             column_count: columns.len(),
             ignored_triggers,
             has_key,
+            leaves_traces: true,
             memory,
             leaves: Vec::new(),
             last: 0,
@@ -129,6 +131,16 @@ impl<'parent> BulkInsert<'parent> {
             buffered_bytes: 0,
             conflicts: Vec::new(),
         })
+    }
+
+    /// Rows that turn out to be duplicates leave nothing behind, at the price of storing one at a time.
+    ///
+    /// Otherwise such a row is there for other sessions until the (sub)transaction ends, and they wait for it. A caller who
+    /// neither rolls that back nor is alone with his keys needs this: two sessions that each left such a row, and then wait
+    /// for the one that has the key, would be waiting for each other when that one rolls back.
+    pub fn without_traces(mut self) -> Self {
+        self.leaves_traces = false;
+        self
     }
 
     /// Adds one row, whose values need to live only during the call. Rows are numbered from 0 in the order of the calls
@@ -227,7 +239,14 @@ impl<'parent> BulkInsert<'parent> {
         }
         // SAFETY: the context that was current at the start is alive, as this value does not outlive its call.
         let before = unsafe { pg_sys::MemoryContextSwitchTo(self.memory) };
-        let leaf = Leaf::open(relation, range, &self.layout, self.has_key, self.ignored_triggers);
+        let leaf = Leaf::open(
+            relation,
+            range,
+            &self.layout,
+            self.has_key,
+            self.leaves_traces,
+            self.ignored_triggers,
+        );
         // SAFETY: back to what was current.
         unsafe { pg_sys::MemoryContextSwitchTo(before) };
         match leaf {

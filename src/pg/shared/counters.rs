@@ -19,7 +19,7 @@ pub enum Counter {
     Stored,
     /// Readings that were there already.
     Duplicates,
-    /// Readings put into `rejected_readings`.
+    /// Readings that were refused.
     Rejected,
     /// Readings flagged as anomalies.
     Anomalies,
@@ -114,6 +114,12 @@ pub fn add(counter: Counter, amount: u64) {
     if amount > 0 {
         counts().0[counter as usize].fetch_add(amount, Ordering::Relaxed);
     }
+}
+
+/// Counts a reading that was refused before a batch had it.
+pub fn add_refused() {
+    add(Counter::Offered, 1);
+    add(Counter::Rejected, 1);
 }
 
 /// Raises a counter that keeps a maximum.

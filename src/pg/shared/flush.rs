@@ -37,8 +37,8 @@ pub struct Flushing {
     pub taken: Vec<Unflushed>,
     /// Byte forms of detectors.
     pub detectors: Vec<u8>,
-    /// There are more of them.
-    pub has_more: bool,
+    /// How many of the keys were looked at.
+    pub seen: usize,
 }
 
 /// Whether it holds what is not on disk.
@@ -46,47 +46,67 @@ pub(super) fn is_unflushed(entry: &Entry) -> bool {
     entry.dirty && entry.status == Status::Valid || entry.detector.dirty
 }
 
-/// Copies of the current database's changed entries, which count as flushed from now on.
+/// The current database's changed entries, in the order in which everybody locks their rows.
+pub fn unflushed() -> Vec<SensorKey> {
+    let most = usize::try_from(header().tracked.load(Ordering::Relaxed)).unwrap_or(0);
+    let mut keys = Vec::with_capacity(most);
+    visit_database(|entry| {
+        // Under a lock no memory is taken; entries that came meanwhile are for the next time.
+        if is_unflushed(entry) && keys.len() < most {
+            keys.push(entry.key);
+        }
+    });
+    keys.sort_unstable_by_key(|key| key.sensor_id);
+    keys
+}
+
+/// Copies of the entries of the first of `keys`, as far as they are still changed; they count as flushed from now on.
 ///
 /// Memory for `limit` of them, and for `detector_limit` states of detectors, is taken before any lock is.
-pub fn take_unflushed(limit: usize, detector_limit: usize) -> Flushing {
-    let most = detector_limit.min(slabs::slab_occupancy().in_use as usize);
+pub fn take_unflushed(keys: &[SensorKey], limit: usize, detector_limit: usize) -> Flushing {
+    let most = detector_limit.min(slabs::slab_occupancy().in_use as usize).max(1);
     let mut batch = Flushing {
-        taken: Vec::with_capacity(limit),
+        taken: Vec::with_capacity(limit.min(keys.len())),
         detectors: Vec::with_capacity(most * DetectorState::LARGEST_ENCODED_LEN),
-        has_more: false,
+        seen: 0,
     };
     // Read first: who begins after this is noticed by `was_spoiled`.
     let untracked_begun = header().untracked_begun.load(Ordering::SeqCst);
     let all_tracked = header().untracked.load(Ordering::SeqCst) == 0;
-    visit_database(|entry| {
-        if !is_unflushed(entry) {
-            return;
-        }
-        let start = batch.detectors.len();
-        let has_room = batch.taken.len() < limit;
-        if !has_room || entry.detector.dirty && !entry.detector.copy_to(&mut batch.detectors) {
-            batch.has_more = true;
-            return;
-        }
-        let detector = entry.detector.dirty.then_some(start..batch.detectors.len());
-        entry.detector.dirty = false;
-        let has_state = entry.dirty && entry.status == Status::Valid;
-        let is_checkpoint = has_state && entry.in_flight == 0 && all_tracked;
-        entry.dirty &= !is_checkpoint;
-        entry.checkpointed |= is_checkpoint;
-        entry.flushing += 1;
-        batch.taken.push(Unflushed {
-            sensor_id: entry.key.sensor_id,
-            device_id: entry.device_id,
-            state: has_state.then_some(entry.state),
-            is_checkpoint,
-            detector,
-            has_no_detector: entry.detector.unwanted,
-            spoils: entry.spoils,
-            untracked_begun,
+    for key in &keys[..limit.min(keys.len())] {
+        let has_room = with_entry(key, |_, entry| {
+            if !is_unflushed(entry) {
+                return true;
+            }
+            let start = batch.detectors.len();
+            if entry.detector.dirty && !entry.detector.copy_to(&mut batch.detectors) {
+                // What does not fit into an empty copy is not there.
+                return start == 0;
+            }
+            let detector = entry.detector.dirty.then_some(start..batch.detectors.len());
+            entry.detector.dirty = false;
+            let has_state = entry.dirty && entry.status == Status::Valid;
+            let is_checkpoint = has_state && entry.in_flight == 0 && all_tracked;
+            entry.dirty &= !is_checkpoint;
+            entry.checkpointed |= is_checkpoint;
+            entry.flushing += 1;
+            batch.taken.push(Unflushed {
+                sensor_id: entry.key.sensor_id,
+                device_id: entry.device_id,
+                state: has_state.then_some(entry.state),
+                is_checkpoint,
+                detector,
+                has_no_detector: entry.detector.unwanted,
+                spoils: entry.spoils,
+                untracked_begun,
+            });
+            true
         });
-    });
+        if has_room == Some(false) {
+            break;
+        }
+        batch.seen += 1;
+    }
     batch
 }
 

@@ -162,7 +162,8 @@ fn touch_entry(index: u32, entry: &mut Entry, newest: i64, detector: Option<&mut
             entry.status = Status::Building;
             entry.missed = false;
             entry.incarnation = header().incarnations.fetch_add(1, Ordering::Relaxed) + 1;
-            entry.claimed = newest;
+            // What others have claimed who are still at work stays claimed.
+            entry.claimed = if entry.in_flight > 1 { entry.claimed.max(newest) } else { newest };
             handle.incarnation = entry.incarnation;
             Touched::Build(handle)
         }

@@ -65,10 +65,11 @@ fn accepted(reading: &OfferedReading<'_>) {
         OfferedTime::Missing => {}
     }
     match reading.value {
-        OfferedValue::Number(number) => assert!(number.is_finite()),
-        OfferedValue::Text(text) => assert!(payload::parse_number(text).is_none_or(f64::is_finite)),
         OfferedValue::Json(value) => assert!(!value.is_null()),
-        OfferedValue::Boolean(_) | OfferedValue::Missing => {}
+        OfferedValue::Number(_)
+        | OfferedValue::Text(_)
+        | OfferedValue::Boolean(_)
+        | OfferedValue::Missing => {}
     }
 }
 

@@ -4,6 +4,7 @@ mod acceptance;
 mod calibration;
 mod calibration_error;
 mod identifier;
+mod number;
 pub mod payload;
 mod quality;
 mod recalibration;
@@ -13,6 +14,7 @@ pub use acceptance::{MAXIMUM_LEAD, TimeRejection, TimeVerdict, ValueRejection, a
 pub use calibration::{Calibrated, Calibration};
 pub use calibration_error::CalibrationError;
 pub use identifier::DataIdGenerator;
+pub use number::{NumberError, parse_number};
 pub use quality::{
     DataQuality, Observation, PhysicalRange, QualityContext, QualityFlags, QualityLimits, QualityLimitsError,
     assess, assess_observation,

@@ -25,26 +25,6 @@ pub fn uuid(text: &str) -> Option<[u8; 16]> {
     digits.next().is_none().then_some(bytes)
 }
 
-/// A decimal number, with or without an exponent, that double precision can hold.
-pub fn float(text: &str) -> Option<f64> {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.strip_prefix(['+', '-']).unwrap_or(exponent)),
-        None => (unsigned, "0"),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if !(all_digits(whole) && all_digits(fraction) && all_digits(exponent))
-        || whole.len() + fraction.len() == 0
-        || exponent.is_empty()
-    {
-        return None;
-    }
-    let value: f64 = text.parse().ok()?;
-    // PostgreSQL refuses what overflows, and what underflows to zero.
-    let is_zero = mantissa.bytes().all(|byte| matches!(byte, b'0' | b'.'));
-    (value.is_finite() && (value != 0.0 || is_zero)).then_some(value)
-}
-
 /// An ISO 8601 time with its zone, such as `2026-01-05T12:00:00.5Z` or `2026-01-05 12:00+02:00`.
 pub fn timestamp(text: &str) -> Option<Timestamp> {
     let (date, rest) = text.split_at_checked(10)?;
@@ -128,27 +108,6 @@ mod tests {
             "00112233-4455-6677-8899-aabbccddeéf",
         ] {
             assert_eq!(uuid(left), None, "{left}");
-        }
-    }
-
-    #[test]
-    fn numbers_are_read_as_written() {
-        for (text, value) in [
-            ("1", 1.0),
-            ("-0.5", -0.5),
-            ("+1e3", 1000.0),
-            (".5", 0.5),
-            ("5.", 5.0),
-            ("0e9", 0.0),
-            ("1E-3", 0.001),
-        ] {
-            assert_eq!(float(text), Some(value), "{text}");
-        }
-        for left in [
-            "", ".", "-", "e5", "1e", "1e+", "1e999", "1e-999", "NaN", "inf", "0x10", " 1", "1 ", "1_0",
-            "--1", "1.2.3",
-        ] {
-            assert_eq!(float(left), None, "{left}");
         }
     }
 

@@ -30,6 +30,13 @@ pub enum PayloadError {
         /// What is there.
         found: String,
     },
+    /// The text should be a number, and is none.
+    Malformed {
+        /// The key.
+        key: String,
+        /// What is there.
+        found: String,
+    },
     /// The sensor's key is not a UUID.
     BadIdentifier {
         /// The JSON key.
@@ -76,6 +83,7 @@ impl PayloadError {
             Self::MissingDevice => "missing_device",
             Self::MissingValue => "missing_value",
             Self::WrongType { .. } => "wrong_type",
+            Self::Malformed { .. } => "malformed",
             Self::BadIdentifier { .. } => "bad_identifier",
             Self::BadTime { .. } => "bad_time",
             Self::OutOfRange { .. } => "out_of_range",
@@ -97,6 +105,7 @@ impl PayloadError {
                 "Give measurement_value, or one of numeric_value, text_value, boolean_value and json_value."
             }
             Self::WrongType { .. } => "Give the value as this type, or leave the key out.",
+            Self::Malformed { .. } => "Write a decimal number with a point, such as 21.5 or -1.5e3.",
             Self::BadIdentifier { .. } => {
                 "Use the UUID of a registered sensor, or sensor_name together with the device."
             }
@@ -124,6 +133,9 @@ impl fmt::Display for PayloadError {
             Self::MissingValue => formatter.write_str("reading has no value"),
             Self::WrongType { key, expected, found } => {
                 write!(formatter, "reading key \"{key}\" must be {expected}, not {found}")
+            }
+            Self::Malformed { key, found } => {
+                write!(formatter, "reading key \"{key}\" must be a number, not {found}")
             }
             Self::BadIdentifier { key, found } => {
                 write!(formatter, "reading key \"{key}\" must be a UUID, not {found}")

@@ -14,7 +14,6 @@ mod value;
 pub use error::PayloadError;
 pub use metadata::{Extra, Metadata};
 pub use time::OfferedTime;
-pub use value::parse_number;
 
 use crate::jsonb::{ArrayIter, Document, Object, Value};
 
@@ -154,10 +153,10 @@ pub struct Origin<'a> {
 /// The value of a reading.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OfferedValue<'a> {
-    /// A number, finite.
+    /// A number; finite, unless text said otherwise.
     Number(f64),
     /// Text. Under `value` or `measurement_value` it may stand for a number if the sensor's values are numbers;
-    /// see [`parse_number`].
+    /// see [`parse_number`](crate::ingest::parse_number).
     Text(&'a str),
     /// Yes or no.
     Boolean(bool),
