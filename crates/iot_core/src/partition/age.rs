@@ -32,9 +32,11 @@ impl Age {
         if !now.is_finite() {
             return now;
         }
+        // As many days as an interval can have are more microseconds than an i64.
+        let days = i64::from(self.days).checked_mul(MICROS_PER_DAY);
         let moved = self
             .months_before(now)
-            .and_then(|at| at.checked_add(-i64::from(self.days) * MICROS_PER_DAY)?.checked_add(-self.micros));
+            .and_then(|at| at.checked_add(days?.checked_neg()?)?.checked_add(self.micros.checked_neg()?));
         moved.unwrap_or(Timestamp::NEGATIVE_INFINITY)
     }
 
@@ -102,6 +104,19 @@ mod tests {
         assert_eq!(long.before(day(2026, 1, 1)), Timestamp::NEGATIVE_INFINITY);
         assert_eq!(long.before(Timestamp::INFINITY), Timestamp::INFINITY);
         assert_eq!(Age::days(3).unwrap().before(day(2026, 1, 3)), day(2025, 12, 31));
+        for (months, days, micros) in [
+            (0, i32::MAX, 0),
+            (0, 999_999_999, 0),
+            (0, 106_751_992, 0),
+            (0, 213_503_983, 0),
+            (i32::MAX, 0, 0),
+            (1_200_000_000, 0, 0),
+            (0, 0, i64::MAX),
+            (0, 40_000_000, i64::MAX / 2),
+        ] {
+            let long = Age::new(months, days, micros).unwrap();
+            assert_eq!(long.before(day(2026, 1, 1)), Timestamp::NEGATIVE_INFINITY, "{long}");
+        }
     }
 
     #[test]
