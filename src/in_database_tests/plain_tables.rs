@@ -77,10 +77,59 @@ mod tests {
         );
         assert_fails(
             "SELECT iot.delete_old_rows('public.journal', 'at', '10 days', 'true); DROP TABLE public.journal; SELECT (1')",
-            "22023",
+            "42601",
             "condition",
             "WHERE",
         );
         assert_fails("SELECT iot.delete_old_rows('public.journal', 'at', '0')", "22023", "drop_after", "");
+    }
+
+    #[pg_test]
+    fn a_condition_stays_within_its_brackets() {
+        Spi::run("SELECT iot.setup()").unwrap();
+        Spi::run("CREATE TABLE public.journal AS SELECT now() - n * interval '1 day' AS at, n % 2 AS level FROM generate_series(0, 19) n").unwrap();
+        for condition in [
+            "true) or (true",
+            "true OR (true",
+            "",
+            "level = 1 -- only\n; DROP TABLE public.journal",
+            "level = 1; SELECT 1",
+            "true FROM public.journal",
+            "true, true",
+            "level = 1 LIMIT 1",
+            "level = 1 ORDER BY 1",
+            "level = 1 AS it",
+            "true UNION SELECT true",
+            "level = 1 /* open",
+        ] {
+            for call in [
+                "SELECT iot.delete_old_rows('public.journal', 'at', '10 days', ",
+                "SELECT iot.delete_old_rows('public.journal', 'at', '10 days', dry_run => true, condition => ",
+                "SELECT iot.add_retention_policy('public.journal', '10 days', time_column => 'at', condition => ",
+            ] {
+                assert_fails(&format!("{call}$c${condition}$c$)"), "42601", "condition \"", "behind WHERE");
+            }
+        }
+        // A job that an earlier version, or a restore, brought in.
+        Spi::run("SELECT iot.add_retention_policy('public.journal', '10 days', time_column => 'at', condition => 'level = 1')")
+            .unwrap();
+        assert_eq!(one::<i64>("SELECT count(*) FROM public.journal"), 20);
+        for (condition, state) in [("level", "42804"), ("count(*) > 0", "42803"), ("nothing = 1", "42703")] {
+            let call = format!("SELECT iot.delete_old_rows('public.journal', 'at', '10 days', '{condition}')");
+            assert_fails(&call, state, "", "");
+        }
+        let condition = "level IN (SELECT 1) AND (true) -- those";
+        let call = format!("SELECT iot.delete_old_rows('public.journal', 'at', '10 days', '{condition}')");
+        assert_eq!(one::<i64>(&call), 5);
+        assert_eq!(one::<i64>("SELECT count(*) FROM public.journal"), 15);
+    }
+
+    #[pg_test]
+    fn an_age_beyond_all_time_deletes_nothing() {
+        Spi::run("CREATE TABLE public.journal AS SELECT now() - n * interval '1 day' AS at FROM generate_series(0, 9) n").unwrap();
+        for age in ["999999999 days", "100000000 years", "2147483647 days", "2562047788 hours"] {
+            assert_eq!(one::<i64>(&format!("SELECT iot.delete_old_rows('public.journal', 'at', '{age}')")), 0, "{age}");
+        }
+        assert_eq!(one::<i64>("SELECT count(*) FROM public.journal"), 10);
     }
 }

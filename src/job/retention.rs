@@ -11,7 +11,7 @@ use super::{Claimed, Progress};
 use crate::catalog::maintenance::{TimeColumn, leaves, partition_column, time_columns};
 use crate::error::{IotError, IotResult};
 use crate::partition::{self, Outcome};
-use crate::pg::relation;
+use crate::pg::{parse, relation};
 use crate::pg::statement::Session;
 
 /// Rows deleted in one transaction, unless the job says otherwise.
@@ -53,13 +53,17 @@ impl Retention {
                     .hint("Give the number of rows to delete in one transaction.")
             })?,
         };
+        let condition = text("condition")?;
+        if let Some(condition) = &condition {
+            parse::check_expression("condition", condition)?;
+        }
         Ok(Self {
             drop_after: text("drop_after")?.ok_or_else(|| {
                 IotError::invalid_argument("parameter \"drop_after\" is missing")
                     .hint("Give the age from which rows are deleted, such as '90 days'.")
             })?,
             time_column: text("time_column")?,
-            condition: text("condition")?,
+            condition,
             batch_size,
             force: match parameters.get("force") {
                 None | Some(Value::Null) => false,

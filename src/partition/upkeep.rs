@@ -307,13 +307,13 @@ pub fn retain(session: &mut Session<'_>, table: Oid, wanted: &Retention) -> IotR
     };
     let name = OpenRelation::look(table, OpenRelation::qualified_name);
     let is_old = format!("{} OPERATOR(pg_catalog.<) {}", quote_identifier(column), quote_literal(horizon));
-    let is_wanted =
-        wanted.condition.as_ref().map_or(String::new(), |condition| format!(" AND ({condition})"));
-    let chosen = format!("FROM ONLY {name} WHERE {is_old}{is_wanted}");
-    if !parse::is_one_select(&format!("SELECT {chosen}")) {
-        return Err(IotError::invalid_argument("condition is more than one condition")
-            .hint("Give what may stand behind WHERE, such as alert_status = 'resolved'."));
+    if let Some(condition) = &wanted.condition {
+        parse::check_expression("condition", condition)?;
     }
+    // On a line of its own, should it end in a comment.
+    let is_wanted =
+        wanted.condition.as_ref().map_or(String::new(), |condition| format!(" AND ({condition}\n)"));
+    let chosen = format!("FROM ONLY {name} WHERE {is_old}{is_wanted}");
     let _owner = ActingAs::restricted(owner);
     if wanted.dry_run {
         let rows = match session.query(&format!("SELECT pg_catalog.count(*) {chosen}"))?.first() {
