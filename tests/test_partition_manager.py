@@ -144,6 +144,38 @@ def test_concurrent_detachment_by_statements(metrics):
     assert statements(metrics) == []
 
 
+def test_a_hold_on_the_way_keeps_the_rows(metrics):
+    """Between the statements of a concurrent drop; one that is not committed yet is waited for."""
+    metrics.execute("SELECT iot.manage_partitions('metrics', '1 day', premake => 1)")
+    metrics.execute("UPDATE iot.partition_policy SET drop_after = '7 days'")
+    retire, detach, *_, drop, _ = [text for text in statements(metrics) if text.split()[0] in ("SELECT", "ALTER", "ANALYZE")]
+    metrics.execute(retire)
+    metrics.execute(detach)
+    assert metrics.value("SELECT count(*) FROM metrics") == 180
+    metrics.execute("SET iot_ext.maintenance_lock_timeout = '100ms'")
+    with metrics.connect(autocommit=False) as lawyer:
+        lawyer.execute("SELECT iot.add_legal_hold('metrics', 'case 7', 'device', '7')")
+        assert metrics.value(drop) == 0
+        assert metrics.value("SELECT count(*) FROM metrics") == 180
+        lawyer.commit()
+    assert metrics.value(drop) == 0
+    assert metrics.value("SELECT count(*) FROM metrics") == 200
+    for text in statements(metrics):
+        metrics.execute(text)
+    assert metrics.value("SELECT count(*) FROM metrics") == 162
+    assert statements(metrics) == []
+
+
+def test_a_hold_that_is_not_committed_yet_is_waited_for(metrics):
+    metrics.execute("SET iot_ext.maintenance_lock_timeout = '100ms'")
+    with metrics.connect(autocommit=False) as lawyer:
+        lawyer.execute("SELECT iot.add_legal_hold('metrics', 'case 7', 'device', '7')")
+        assert outcomes(metrics, ", '1 day', premake => 0, retention => '7 days'") == {("drop", "deferred"): 2}
+        lawyer.commit()
+    assert outcomes(metrics) == {("rewrite", "done"): 2}
+    assert metrics.value("SELECT count(*) FROM metrics") == 162
+
+
 @pytest.mark.parametrize("until", ["retired", "detaching", "detached"])
 def test_a_crash_on_the_way_is_picked_up(until):
     with Cluster() as cluster:

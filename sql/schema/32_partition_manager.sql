@@ -52,11 +52,13 @@ COMMENT ON COLUMN iot.partition_settings.storage_parameters IS 'Storage paramete
 
 -- What is between two runs: dumped, so that a partition caught between DETACH and DROP is dropped in the copy as well.
 CREATE TABLE iot.partition_state (
-    partition  regclass    PRIMARY KEY,
-    parent     regclass    NOT NULL,
-    settled    text,
-    retired_at timestamptz,
-    reason     text
+    partition   regclass    PRIMARY KEY,
+    parent      regclass    NOT NULL,
+    settled     text,
+    retired_at  timestamptz,
+    reason      text,
+    range_start timestamptz,
+    range_end   timestamptz
 );
 COMMENT ON TABLE iot.partition_state IS 'What the partition manager remembers of single partitions.';
 COMMENT ON COLUMN iot.partition_state.partition IS 'The partition, or what was one until it was detached.';
@@ -64,6 +66,8 @@ COMMENT ON COLUMN iot.partition_state.parent IS 'Its table.';
 COMMENT ON COLUMN iot.partition_state.settled IS 'The retention rules by which it was last rewritten.';
 COMMENT ON COLUMN iot.partition_state.retired_at IS 'When it was decided to detach and then drop it.';
 COMMENT ON COLUMN iot.partition_state.reason IS 'Why.';
+COMMENT ON COLUMN iot.partition_state.range_start IS 'First time inside, of one that is to be detached: should it have to come back.';
+COMMENT ON COLUMN iot.partition_state.range_end IS 'First time after it.';
 GRANT SELECT ON iot.partition_state TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump(
     'iot.partition_state',

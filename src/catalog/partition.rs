@@ -305,6 +305,47 @@ pub fn column_type(session: &mut Session<'_>, table: Oid, column: &str) -> IotRe
     }
 }
 
+/// A column, as far as values of it are compared.
+pub struct Column {
+    /// Its type.
+    pub type_oid: Oid,
+    /// The same in SQL, without a modifier.
+    pub type_name: String,
+}
+
+statement!(COLUMN: (OIDOID, TEXTOID)
+    "SELECT a.atttypid, pg_catalog.format_type(a.atttypid, -1)
+       FROM pg_catalog.pg_attribute a
+      WHERE a.attrelid OPERATOR(pg_catalog.=) $1 AND a.attname OPERATOR(pg_catalog.=) $2::pg_catalog.name
+        AND a.attnum OPERATOR(pg_catalog.>) 0 AND NOT a.attisdropped");
+
+/// The column of that name; `None` when `table` has none.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn column(session: &mut Session<'_>, table: Oid, name: &str) -> IotResult<Option<Column>> {
+    match session.execute(&COLUMN, &[table.into(), name.into()])?.first() {
+        Some(row) => Ok(Some(Column { type_oid: row.get(1)?, type_name: row.get(2)? })),
+        None => Ok(None),
+    }
+}
+
+statement!(OPERATOR: (OIDOID)
+    "SELECT pg_catalog.format('OPERATOR(%I.%s)', n.nspname, o.oprname)
+       FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
+      WHERE o.oid OPERATOR(pg_catalog.=) $1");
+
+/// An operator in SQL, whatever `search_path` is.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn operator(session: &mut Session<'_>, operator: Oid) -> IotResult<Option<String>> {
+    match session.execute(&OPERATOR, &[operator.into()])?.first() {
+        Some(row) => row.optional(1),
+        None => Ok(None),
+    }
+}
+
 statement!(PARENT: (OIDOID)
     "SELECT i.inhparent FROM pg_catalog.pg_inherits i
        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid AND c.relispartition

@@ -19,6 +19,7 @@ mod quality;
 mod readings;
 mod recalibrations;
 mod replay;
+mod retention;
 mod scores;
 mod setup;
 mod units;

@@ -8,10 +8,9 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, name, pg_extern};
 
 use super::run::{self, Action, Order, Outcome};
 use super::survey::age;
-use super::{newest_interval, require_owner, tiers, upkeep, warn_of_locks};
+use super::{newest_interval, require_owner, retire, tiers, upkeep, warn_of_locks};
 use crate::catalog::partition::{self, column_type};
 use crate::catalog::partition_policy::{self, Duplicates, Management, PartitionPolicy};
-use crate::catalog::partition_state;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
 use crate::pg::partition_bounds::{self, TimeType};
@@ -159,7 +158,10 @@ pub fn begin(table: Oid, interval: Interval) -> IotResult<()> {
 }
 
 /// What holds for a table of which nobody has said anything.
-fn first_policy(table: Oid) -> IotResult<PartitionPolicy> {
+///
+/// # Errors
+/// 42809 when it is not partitioned by time.
+pub fn first_policy(table: Oid) -> IotResult<PartitionPolicy> {
     let interval = newest_interval(table)?.unwrap_or(PartitionInterval::Month);
     Ok(PartitionPolicy {
         interval,
@@ -459,7 +461,7 @@ fn retire_partition(partition: Oid, reason: &str) {
             .hint("Name a partition of a managed table.")
         })?;
         require_owner(parent)?;
-        partition_state::retire(session, partition, parent, reason)
+        retire::mark(session, partition, parent, reason)
     })
     .or_raise();
 }
@@ -468,6 +470,6 @@ fn retire_partition(partition: Oid, reason: &str) {
 fn drop_retired_partitions(parent: Oid) -> i32 {
     require_owner(parent).or_raise();
     let actions = with_session(|session| run::finish(session, parent)).or_raise();
-    let done = actions.iter().filter(|action| action.outcome == Outcome::Done).count();
-    i32::try_from(done).unwrap_or(i32::MAX)
+    let is_dropped = |action: &&Action| action.verb == "drop" && action.outcome == Outcome::Done;
+    i32::try_from(actions.iter().filter(is_dropped).count()).unwrap_or(i32::MAX)
 }

@@ -1,14 +1,19 @@
 //! Dropping partitions: many at once in this transaction, or one by one at the top level of a session, where they are
 //! detached concurrently first. What is caught between DETACH and DROP is found again by its mark.
 
-use iot_core::partition::Step;
+use iot_core::partition::{PartitionRange, Step};
+use iot_core::time::Timestamp;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_literal;
 
+use super::make::Workshop;
+use super::rules::new_holds;
 use super::run::{Action, Outcome, Patience, locked, log_forced, outcome};
 use super::survey::Survey;
+use crate::catalog::partition_policy::PartitionPolicy;
 use crate::catalog::partition_state::{self, PartitionState};
-use crate::error::IotResult;
+use crate::error::{IotError, IotResult};
+use crate::pg::partition_bounds;
 use crate::pg::relation::{self, Lock, OpenRelation};
 use crate::pg::statement::Session;
 use crate::pg::top_level::Part;
@@ -44,6 +49,12 @@ pub fn drop_partitions(
         actions.extend(victims.iter().map(|(number, step)| survey.action(*number, step, Outcome::Deferred)));
         return Ok(actions);
     }
+    // Held since the plan was made: the next one keeps the rows.
+    let held = new_holds(session, table, &survey.rules)?;
+    let (held, victims): (Vec<_>, Vec<_>) = victims.into_iter().partition(|(number, _)| {
+        held.iter().any(|hold| hold.overlaps(&survey.partitions[*number].1))
+    });
+    actions.extend(held.iter().map(|(number, step)| survey.action(*number, step, Outcome::Deferred)));
     // With the parent locked, only those who read a partition by its own name are left.
     let (free, busy): (Vec<_>, Vec<_>) = victims.into_iter().partition(|(number, _)| {
         relation::try_lock(survey.partitions[*number].0, Lock::AccessExclusive, std::time::Duration::ZERO)
@@ -89,6 +100,7 @@ pub fn drop_partitions(
 pub fn finish(
     session: &mut Session<'_>,
     table: Oid,
+    policy: &PartitionPolicy,
     states: &[PartitionState],
     patience: Patience,
 ) -> IotResult<Vec<Action>> {
@@ -111,29 +123,88 @@ pub fn finish(
             partition_state::reinstate(session, partition)?;
             continue;
         }
+        let mut is_held = false;
         let tried = transaction::attempt(|| {
+            // Also against holds that somebody is making.
+            if !relation::try_lock(table, Lock::ShareUpdateExclusive, patience.0) {
+                locked();
+            }
             if state.is_detach_pending {
-                if !relation::try_lock(table, Lock::ShareUpdateExclusive, patience.0) {
-                    locked();
-                }
                 session.run(&format!("ALTER TABLE {parent} DETACH PARTITION {qualified_name} FINALIZE"))?;
             }
             if !relation::try_lock(partition, Lock::AccessExclusive, patience.0) {
                 locked();
             }
+            // A mark without the range, of what was detached before ranges were kept, is held by any hold.
+            let range = state.range.unwrap_or(EVER);
+            is_held = new_holds(session, table, &[])?.iter().any(|hold| hold.overlaps(&range));
+            if is_held {
+                return attach_again(session, table, policy, state, &name);
+            }
             session.run(&format!("DROP TABLE {qualified_name}"))
         })?;
+        let (verb, reason) =
+            if is_held { ("attach", "a legal hold was made after it was detached") } else { ("drop", "detached before") };
         actions.push(Action {
-            verb: "drop",
+            verb,
             partition: name,
-            range: None,
+            range: state.range,
             rows: None,
             bytes: None,
-            reason: "detached before".to_owned(),
+            reason: reason.to_owned(),
             outcome: outcome(tried),
         });
     }
     Ok(actions)
+}
+
+/// All of time.
+const EVER: PartitionRange =
+    PartitionRange { start: Timestamp::NEGATIVE_INFINITY, end: Timestamp::INFINITY };
+
+/// Gives a partition that was detached to be dropped its place back. Where that is taken it stays what it is, a table of
+/// its own, until somebody sees to it: the error tells.
+fn attach_again(
+    session: &mut Session<'_>,
+    table: Oid,
+    policy: &PartitionPolicy,
+    state: &PartitionState,
+    name: &str,
+) -> IotResult<()> {
+    let range = state.range.ok_or_else(|| {
+        IotError::wrong_state("its rows are under legal hold, and the range that it had is not known")
+    })?;
+    let workshop = {
+        let parent = OpenRelation::open_fresh(table, Lock::AccessShare);
+        Workshop::open(session, &parent, &policy.management)?
+    };
+    workshop.attach(session, name, range)?;
+    partition_state::reinstate(session, state.partition)
+}
+
+/// Remembers that `partition` of `parent` is to be dropped once it is detached.
+///
+/// # Errors
+/// 55000 when rows of its time are under legal hold.
+pub fn mark(session: &mut Session<'_>, partition: Oid, parent: Oid, reason: &str) -> IotResult<()> {
+    let open = OpenRelation::open_fresh(parent, Lock::ShareUpdateExclusive);
+    let range = partition_bounds::partitions(&open)?.into_iter().find(|(oid, _)| *oid == partition);
+    drop(open);
+    let Some((_, range)) = range else {
+        return Err(IotError::wrong_state(format!(
+            "partition {} has no range of its own",
+            OpenRelation::look(partition, OpenRelation::qualified_name)
+        ))
+        .hint("Name a partition that is neither the default one nor being detached."));
+    };
+    if new_holds(session, parent, &[])?.iter().any(|hold| hold.overlaps(&range)) {
+        return Err(IotError::wrong_state(format!(
+            "rows of partition {} are under legal hold",
+            OpenRelation::look(partition, OpenRelation::qualified_name)
+        ))
+        .hint("Do not detach it: iot.partition_statements() tells what is to be done now."));
+    }
+    partition_state::retire(session, partition, parent, range, reason)
 }
 
 /// The same as statements for the top level of a session. None for the drops of a table with a default partition, beside

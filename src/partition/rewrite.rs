@@ -1,10 +1,11 @@
 //! Partitions of which only some rows go: what stays is copied into a new partition, which takes the place of the old one.
 
-use iot_core::partition::{Keep, PartitionRange, Step};
+use iot_core::partition::{Keep, Step};
 use pgrx::pg_sys::Oid;
-use pgrx::spi::{quote_identifier, quote_literal};
+use pgrx::spi::quote_identifier;
 
 use super::make::{Indexes, Workshop, free_name};
+use super::rules::{new_holds, rows_of};
 use super::run::{Action, Outcome, Patience, locked, log_forced, outcome};
 use super::survey::Survey;
 use crate::catalog::partition_policy::PartitionPolicy;
@@ -78,7 +79,16 @@ pub fn rewrite_all(
         if !ready.is_empty() && !relation::try_lock(table, Lock::AccessExclusive, patience.0) {
             locked();
         }
+        let held = new_holds(session, table, &survey.rules)?;
         for (step, partition, keep, copied) in ready {
+            // Its rows are another matter now than when they were copied: the next run knows which.
+            if held.iter().any(|hold| hold.overlaps(&survey.partitions[partition].1)) {
+                if let Ready::Kept(name, _) = &copied {
+                    session.run(&format!("DROP TABLE {}", workshop.qualified(name)))?;
+                }
+                done.push(survey.action(partition, step, Outcome::Deferred));
+                continue;
+            }
             let mut action = survey.action(partition, step, Outcome::Done);
             match &copied {
                 Ready::Kept(_, rows) => action.reason += &format!(": {rows}"),
@@ -130,7 +140,7 @@ fn copy(
     }
     let old = &facts.qualified_name;
     // Rows that a policy hides from the owner must be an error, not lost.
-    let settings = Scoped::new();
+    let settings = Scoped::canonical();
     settings.set(c"row_security", c"off");
     let forced = OpenRelation::look(partition, |old| old.row_security().1);
     if forced {
@@ -158,7 +168,7 @@ fn copy_rows(
     let (partition, range) = survey.partitions[number];
     let facts = survey.facts(number)?;
     let old = &facts.qualified_name;
-    let stays = condition(workshop, keep, &survey.rules);
+    let stays = condition(session, table, workshop, keep, &survey.rules)?;
     let any = |session: &mut Session<'_>, which: &str| -> IotResult<bool> {
         let look = format!("SELECT 1 FROM {old} WHERE ({stays}) IS {which} TRUE LIMIT 1");
         Ok(session.query(&look)?.count() > 0)
@@ -222,35 +232,25 @@ fn check_name(name: &str) -> String {
 }
 
 /// The condition by which a row stays: it is one of a live rule, or with `default_rows` one of no rule.
-fn condition(workshop: &Workshop, keep: &Keep, rules: &[RetentionRule]) -> String {
-    let matches = |ids: &[i64]| -> Vec<String> {
-        rules.iter().filter(|rule| ids.contains(&rule.id)).map(|rule| rows_of(workshop, rule)).collect()
+fn condition(
+    session: &mut Session<'_>,
+    table: Oid,
+    workshop: &Workshop,
+    keep: &Keep,
+    rules: &[RetentionRule],
+) -> IotResult<String> {
+    let mut matches = |ids: &[i64]| -> IotResult<Vec<String>> {
+        let chosen = rules.iter().filter(|rule| ids.contains(&rule.id));
+        chosen.map(|rule| rows_of(session, table, workshop, rule)).collect()
     };
-    let live = matches(&keep.live);
+    let live = matches(&keep.live)?;
     let mut stays = live.clone();
     if keep.default_rows {
-        let ruled: Vec<_> = live.into_iter().chain(matches(&keep.expired)).collect();
+        let ruled: Vec<_> = live.into_iter().chain(matches(&keep.expired)?).collect();
         stays.push(match ruled.as_slice() {
             [] => "true".to_owned(),
             ruled => format!("({}) IS NOT TRUE", ruled.join(" OR ")),
         });
     }
-    if stays.is_empty() { "false".to_owned() } else { stays.join(" OR ") }
-}
-
-fn rows_of(workshop: &Workshop, rule: &RetentionRule) -> String {
-    let rows = match &rule.rows {
-        None => "true".to_owned(),
-        Some((column, None)) => format!("{} IS NULL", quote_identifier(column)),
-        Some((column, Some(value))) => format!(
-            "{}::pg_catalog.text OPERATOR(pg_catalog.=) {}",
-            quote_identifier(column),
-            quote_literal(value)
-        ),
-    };
-    if rule.keep_for.is_some() {
-        return format!("({rows})");
-    }
-    let held = PartitionRange { start: clock::from_pg(rule.held_from), end: clock::from_pg(rule.held_until) };
-    format!("({rows} AND {})", workshop.condition(held))
+    Ok(if stays.is_empty() { "false".to_owned() } else { stays.join(" OR ") })
 }

@@ -9,9 +9,9 @@ use pgrx::{PgLogLevel, PgSqlErrorCode};
 use super::make;
 use super::rewrite;
 use super::survey::{Scope, Survey};
-use super::{retire, tiers};
+use super::{manage, retire, tiers};
 use crate::catalog::partition::{self, Facts};
-use crate::catalog::partition_policy::PartitionPolicy;
+use crate::catalog::partition_policy::{self, PartitionPolicy};
 use crate::catalog::partition_state;
 use crate::error::{IotError, IotResult};
 use crate::guc;
@@ -133,11 +133,16 @@ pub fn run(
     create_all(session, table, policy, &survey, patience, &mut actions)?;
     change_indexes(session, table, policy, &survey, patience, &mut actions)?;
     if !order.only_premake && !order.no_retention && survey.states.iter().any(|state| state.is_retired) {
-        actions.extend(retire::finish(session, table, &survey.states, patience)?);
+        actions.extend(retire::finish(session, table, policy, &survey.states, patience)?);
     }
     rewrite::rewrite_all(session, table, policy, &survey, patience, &mut actions)?;
     actions.extend(retire::drop_partitions(session, table, &survey, patience)?);
-    for action in &actions {
+    warn_of_failures(&actions);
+    Ok(actions)
+}
+
+fn warn_of_failures(actions: &[Action]) {
+    for action in actions {
         if let Outcome::Failed(why) = &action.outcome {
             IotError::new(
                 PgSqlErrorCode::ERRCODE_WARNING,
@@ -147,7 +152,6 @@ pub fn run(
             .warn();
         }
     }
-    Ok(actions)
 }
 
 /// Only finishes what was begun, as the owner of `table`.
@@ -156,10 +160,16 @@ pub fn run(
 /// What ends more than one step.
 pub fn finish(session: &mut Session<'_>, table: Oid) -> IotResult<Vec<Action>> {
     let states = partition_state::of_parent(session, table)?;
+    let policy = match partition_policy::load(session, table)? {
+        Some(policy) => policy,
+        None => manage::first_policy(table)?,
+    };
     let owner = OpenRelation::look(table, OpenRelation::owner);
     let _owner = ActingAs::restricted(owner);
     let (patience, _settings) = Patience::begin();
-    retire::finish(session, table, &states, patience)
+    let actions = retire::finish(session, table, &policy, &states, patience)?;
+    warn_of_failures(&actions);
+    Ok(actions)
 }
 
 impl Survey {

@@ -1,6 +1,6 @@
 //! PostgreSQL's input functions, with malformed text as a value instead of an ERROR.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::panic::AssertUnwindSafe;
 
 use iot_core::ingest::text::is_plain_json;
@@ -9,6 +9,8 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode, PgTryBuilder, pg_sys};
 
 use super::jsonb::{Jsonb, JsonbImage};
+use super::settings::Scoped;
+use super::transaction;
 use crate::error::{IotError, IotResult};
 
 /// Reads a `uuid` as PostgreSQL does.
@@ -35,6 +37,33 @@ pub fn jsonb(text: &str) -> IotResult<JsonbImage> {
         Ok(plain) if is_plain_json(text) => Ok(JsonbImage::from_text(&plain)),
         _ => read::<Jsonb<'_>>(text).map(Jsonb::to_image),
     }
+}
+
+/// Reads `text` as a value of a type, as this session reads it, and writes that as every session reads it
+/// ([`Scoped::canonical`]).
+pub fn canonical(type_oid: pg_sys::Oid, text: &str) -> IotResult<String> {
+    let c_text = CString::new(text).map_err(|_| malformed("text contains a NUL character"))?;
+    transaction::catch(|| {
+        let (mut function, mut parameter, mut is_varlena) = (pg_sys::InvalidOid, pg_sys::InvalidOid, false);
+        // SAFETY: the pointers are valid; the text is NUL-terminated and only read; the output function belongs to the type
+        // of the datum, and returns a NUL-terminated copy. No modifier: a value that does not fit is none of the column's.
+        unsafe {
+            pg_sys::getTypeInputInfo(type_oid, &mut function, &mut parameter);
+            let value = pg_sys::OidInputFunctionCall(function, c_text.as_ptr().cast_mut(), parameter, -1);
+            pg_sys::getTypeOutputInfo(type_oid, &mut function, &mut is_varlena);
+            let _settings = Scoped::canonical();
+            Ok(CStr::from_ptr(pg_sys::OidOutputFunctionCall(function, value)).to_string_lossy().into_owned())
+        }
+    })
+    .map_err(IotError::from)
+}
+
+/// The operator by which two values of a type are the same, if it has one.
+pub fn equality_operator(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: looks in the type cache, whose entries are never freed.
+    let operator =
+        unsafe { (*pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr };
+    (operator != pg_sys::InvalidOid).then_some(operator)
 }
 
 /// Calls the input function inside a subtransaction. PostgreSQL 16 and later could report errors softly; one way for all

@@ -20,6 +20,21 @@ impl Scoped {
         Self(unsafe { pg_sys::NewGUCNestLevel() })
     }
 
+    /// Those under which the text of a value means the same in every session.
+    pub fn canonical() -> Self {
+        let settings = Self::new();
+        for (name, value) in [
+            (c"TimeZone", c"UTC"),
+            (c"DateStyle", c"ISO, YMD"),
+            (c"IntervalStyle", c"postgres"),
+            (c"extra_float_digits", c"1"),
+            (c"bytea_output", c"hex"),
+        ] {
+            settings.set(name, value);
+        }
+        settings
+    }
+
     /// Sets one that any session may set.
     pub fn set(&self, name: &CStr, value: &CStr) {
         // SAFETY: both strings are NUL-terminated and copied.

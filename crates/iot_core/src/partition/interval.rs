@@ -98,6 +98,11 @@ impl PartitionRange {
     pub fn contains(&self, at: Timestamp) -> bool {
         self.start <= at && at < self.end
     }
+
+    /// Whether some time lies in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.start < other.end && other.start < self.end
+    }
 }
 
 /// The interval is not one by which tables can be partitioned; its three fields.
@@ -178,6 +183,22 @@ mod tests {
             assert_eq!(range, PartitionRange { start, end });
             assert!(range.contains(start) && range.contains(at) && !range.contains(end));
             assert_eq!(interval.next(range), interval.range_containing(end));
+        }
+    }
+
+    #[test]
+    fn ranges_that_share_a_time() {
+        let range = |start, end| PartitionRange { start, end };
+        let week = range(day(2026, 11, 2), day(2026, 11, 9));
+        let always = range(Timestamp::NEGATIVE_INFINITY, Timestamp::INFINITY);
+        for (other, expected) in [
+            (week, true),
+            (always, true),
+            (range(day(2026, 11, 8), Timestamp::INFINITY), true),
+            (range(day(2026, 11, 9), Timestamp::INFINITY), false),
+            (range(Timestamp::NEGATIVE_INFINITY, day(2026, 11, 2)), false),
+        ] {
+            assert_eq!((week.overlaps(&other), other.overlaps(&week)), (expected, expected));
         }
     }
 
