@@ -136,29 +136,19 @@ COMMENT ON FUNCTION iot.drop_retired_partitions(regclass) IS
 
 CREATE FUNCTION iot.partition_list(parent regclass)
     RETURNS TABLE (partition regclass, range_start timestamptz, range_end timestamptz, row_estimate bigint, bytes bigint,
-                   tier text, due_action text, reason text)
+                   tier text, next_action text, next_action_at timestamptz, reason text)
     STABLE STRICT PARALLEL UNSAFE
     LANGUAGE c SET search_path = pg_catalog, pg_temp AS 'MODULE_PATHNAME', 'partition_list_wrapper';
 COMMENT ON FUNCTION iot.partition_list(regclass) IS
-    'The partitions of a managed table, and what is due for each; nothing for whom may not read the table.';
+    'The partitions of a managed table, and what happens next to each; nothing for whom may not read the table.';
 
 CREATE VIEW iot.partitions WITH (security_invoker = true) AS
 SELECT p.parent, l.partition, l.range_start, l.range_end, l.row_estimate, l.bytes, l.tier,
        CASE WHEN l.range_end OPERATOR(pg_catalog.<=) pg_catalog.now() AND pg_catalog.isfinite(l.range_end)
             THEN pg_catalog.now() OPERATOR(pg_catalog.-) l.range_end END AS age,
-       COALESCE(l.due_action, n.action, 'keep') AS next_action,
-       CASE WHEN l.due_action IS NOT NULL THEN pg_catalog.now() ELSE n.due END AS next_action_at,
-       COALESCE(l.reason, n.reason) AS reason
+       l.next_action, l.next_action_at, l.reason
   FROM iot.partition_policy p
  CROSS JOIN LATERAL iot.partition_list(p.parent) l
-  LEFT JOIN LATERAL (
-       SELECT t.action, t.reason, t.due
-         FROM (SELECT w.action, w.action OPERATOR(pg_catalog.||) ' after ' OPERATOR(pg_catalog.||) w.after::text AS reason,
-                      pg_catalog.timezone('UTC', pg_catalog.timezone('UTC', l.range_end) OPERATOR(pg_catalog.+) w.after) AS due
-                 FROM (VALUES ('warm', p.warm_after), ('cold', p.cold_after), ('drop', p.drop_after)) AS w (action, after)
-                WHERE w.after IS NOT NULL AND w.action OPERATOR(pg_catalog.<>) l.tier) t
-        WHERE t.due OPERATOR(pg_catalog.>) pg_catalog.now()
-        ORDER BY t.due LIMIT 1) n ON true
  WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) p.parent);
 COMMENT ON VIEW iot.partitions IS 'The partitions of every managed table that the reader may read: size, age, and what becomes of them next.';
 COMMENT ON COLUMN iot.partitions.parent IS 'The partitioned table.';
@@ -170,7 +160,7 @@ COMMENT ON COLUMN iot.partitions.bytes IS 'Size with indexes and TOAST.';
 COMMENT ON COLUMN iot.partitions.tier IS 'hot, warm or cold.';
 COMMENT ON COLUMN iot.partitions.age IS 'Time since its end; NULL before that.';
 COMMENT ON COLUMN iot.partitions.next_action IS 'What happens next: drop, rewrite, index, warm, cold; blocked when a guard stands against it; keep when nothing is planned.';
-COMMENT ON COLUMN iot.partitions.next_action_at IS 'When: now for what is due.';
+COMMENT ON COLUMN iot.partitions.next_action_at IS 'When: now for what is due, NULL for what is kept.';
 COMMENT ON COLUMN iot.partitions.reason IS 'Why.';
 GRANT SELECT ON iot.partitions TO PUBLIC;
 

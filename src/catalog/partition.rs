@@ -346,6 +346,50 @@ pub fn operator(session: &mut Session<'_>, operator: Oid) -> IotResult<Option<St
     }
 }
 
+/// A partition that is not its table's owner's.
+pub struct ForeignPart {
+    /// It.
+    pub oid: Oid,
+    /// Schema and name, quoted.
+    pub qualified_name: String,
+    /// Whose it is.
+    pub owner: Oid,
+}
+
+statement!(FOREIGN_PARTS: (OIDOID, OIDOID)
+    "WITH RECURSIVE part (oid) AS (
+         SELECT $1
+         UNION ALL
+         SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN part p ON i.inhparent OPERATOR(pg_catalog.=) p.oid)
+     SELECT c.oid, c.oid::pg_catalog.regclass::pg_catalog.text, c.relowner
+       FROM part p JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.oid
+      WHERE c.relowner OPERATOR(pg_catalog.<>) $2");
+
+/// What of `partition` and the partitions below it does not belong to `owner`.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn foreign_parts(session: &mut Session<'_>, partition: Oid, owner: Oid) -> IotResult<Vec<ForeignPart>> {
+    let mut parts = Vec::new();
+    session.execute(&FOREIGN_PARTS, &[partition.into(), owner.into()])?.for_each(|row| {
+        parts.push(ForeignPart { oid: row.get(1)?, qualified_name: row.get(2)?, owner: row.get(3)? });
+        Ok(())
+    })?;
+    Ok(parts)
+}
+
+statement!(IS_REFERENCED: (OIDOID)
+    "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                     WHERE k.confrelid OPERATOR(pg_catalog.=) $1 AND k.contype OPERATOR(pg_catalog.=) 'f')");
+
+/// Whether foreign keys refer to `table`.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn is_referenced(session: &mut Session<'_>, table: Oid) -> IotResult<bool> {
+    session.execute(&IS_REFERENCED, &[table.into()])?.first().map_or(Ok(false), |row| row.get(1))
+}
+
 statement!(PARENT: (OIDOID)
     "SELECT i.inhparent FROM pg_catalog.pg_inherits i
        JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.inhrelid AND c.relispartition

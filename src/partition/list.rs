@@ -1,6 +1,7 @@
 //! What the view `iot.partitions` shows.
 
-use iot_core::partition::Step;
+use iot_core::partition::{Outlook, Step, outlook};
+use iot_core::time::Timestamp;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys::Oid;
@@ -19,7 +20,8 @@ type Line = (
     Option<i64>,
     Option<i64>,
     String,
-    Option<String>,
+    String,
+    Option<TimestampWithTimeZone>,
     Option<String>,
 );
 
@@ -36,7 +38,8 @@ fn partition_list(
         name!(row_estimate, Option<i64>),
         name!(bytes, Option<i64>),
         name!(tier, String),
-        name!(due_action, Option<String>),
+        name!(next_action, String),
+        name!(next_action_at, Option<TimestampWithTimeZone>),
         name!(reason, Option<String>),
     ),
 > {
@@ -60,7 +63,7 @@ fn list(parent: Oid) -> IotResult<Vec<Line>> {
                     Step::Blocked { partition, .. } => (*partition, "blocked"),
                     Step::Index { partition, .. } => (*partition, "index"),
                 };
-                (partition == number).then(|| (action.to_owned(), step.to_string()))
+                (partition == number).then(|| (action.to_owned(), Some(now), Some(step.to_string())))
             })
         };
         Ok(survey
@@ -69,7 +72,8 @@ fn list(parent: Oid) -> IotResult<Vec<Line>> {
             .enumerate()
             .map(|(number, &(oid, range))| {
                 let facts = survey.facts.get(&oid);
-                let (action, reason) = due(number).unzip();
+                let (action, at, reason) = due(number)
+                    .unwrap_or_else(|| told(outlook(&survey.existing[number], &survey.settings, now)));
                 (
                     oid,
                     Some(clock::to_pg(range.start)),
@@ -78,9 +82,14 @@ fn list(parent: Oid) -> IotResult<Vec<Line>> {
                     facts.and_then(|facts| facts.bytes),
                     survey.settings.tier(range, now).as_str().to_owned(),
                     action,
+                    at.map(clock::to_pg),
                     reason,
                 )
             })
             .collect())
     })
+}
+
+fn told(next: Outlook) -> (String, Option<Timestamp>, Option<String>) {
+    (next.action.to_owned(), next.at, next.reason)
 }

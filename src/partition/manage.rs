@@ -6,7 +6,7 @@ use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::pg_sys::Oid;
 use pgrx::{PgLogLevel, PgSqlErrorCode, name, pg_extern};
 
-use super::run::{self, Action, Order, Outcome};
+use super::run::{self, Action, Order, Outcome, Patience};
 use super::survey::age;
 use super::{newest_interval, require_owner, retire, tiers, upkeep, warn_of_locks};
 use crate::catalog::partition::{self, column_type};
@@ -14,7 +14,7 @@ use crate::catalog::partition_policy::{self, Duplicates, Management, PartitionPo
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
 use crate::pg::partition_bounds::{self, TimeType};
-use crate::pg::relation::{OpenRelation, in_schema_iot};
+use crate::pg::relation::{self, OpenRelation, in_schema_iot};
 use crate::pg::statement::{Session, with_session};
 
 /// What the caller asked for; `None` keeps what an earlier call chose.
@@ -103,7 +103,7 @@ fn manage_partitions(
     let order = Order { dry_run: dry_run == Some(true), force: force == Some(true), ..Order::default() };
     let actions = parent
         .ok_or_else(|| IotError::null_argument("parent"))
-        .and_then(|parent| manage(parent, wishes, order))
+        .and_then(|parent| manage_or_put_off(parent, wishes, order))
         .or_raise();
     TableIterator::new(actions.into_iter().map(|action| {
         (
@@ -119,12 +119,34 @@ fn manage_partitions(
     }))
 }
 
+/// As [`manage`]; where not even a look at the table is to be had, says so and has changed nothing.
+fn manage_or_put_off(table: Oid, wishes: Wishes, order: Order) -> IotResult<Vec<Action>> {
+    let wants_change = wishes != Wishes::default() && !order.dry_run;
+    if let Some(actions) = run::unless_locked(|| manage(table, wishes, order))? {
+        return Ok(actions);
+    }
+    if wants_change {
+        IotError::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!(
+                "what iot.manage_partitions() was told about table \"{}\" is not remembered",
+                relation::name_of(table).unwrap_or_default()
+            ),
+        )
+        .hint("Somebody else has the table, or a partition of it, to himself: call it again later.")
+        .warn();
+    }
+    Ok(vec![run::put_off(table)])
+}
+
 /// `manage_partitions()`.
 ///
 /// # Errors
-/// 42501 for callers who do not own the table; 22023 for wishes that do not fit; what PostgreSQL raises.
+/// 42501 for callers who do not own the table; 22023 for wishes that do not fit; 55P03 when somebody else has it to himself;
+/// what PostgreSQL raises.
 pub fn manage(table: Oid, wishes: Wishes, order: Order) -> IotResult<Vec<Action>> {
     require_owner(table)?;
+    let (_, _settings) = Patience::begin();
     with_session(|session| {
         let (time_column, time_type) = OpenRelation::look(table, |parent| {
             Ok::<_, IotError>((partition_bounds::time_column(parent)?, partition_bounds::time_type(parent)?))
@@ -395,6 +417,14 @@ fn drop_old(table: Oid, older_than: Interval, order: Order) -> IotResult<i32> {
                     format!("would {verb} partition \"{partition}\" ({size}): {reason}"),
                 );
             }
+            Outcome::Deferred if verb == "plan" => {
+                IotError::new(
+                    PgSqlErrorCode::ERRCODE_WARNING,
+                    format!("no partition of table \"{partition}\" is dropped: {reason}"),
+                )
+                .hint("Run it again later.")
+                .warn();
+            }
             Outcome::Deferred | Outcome::Blocked | Outcome::Failed(_) => {
                 let why = if outcome == Outcome::Deferred { "it is in use".to_owned() } else { reason };
                 IotError::new(
@@ -419,9 +449,13 @@ pub fn drop_older(
     older_than: Interval,
     order: Order,
 ) -> IotResult<Vec<Action>> {
+    let (_, _settings) = Patience::begin();
     let mut policy = match partition_policy::load(session, table)? {
         Some(stored) => stored,
-        None => first_policy(table)?,
+        None => match run::unless_locked(|| first_policy(table))? {
+            Some(first) => first,
+            None => return Ok(vec![run::put_off(table)]),
+        },
     };
     policy.management.drop_after = Some(older_than);
     policy.management.maximum_bytes = None;

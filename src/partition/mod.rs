@@ -21,7 +21,7 @@ use pgrx::{PgSqlErrorCode, pg_extern};
 
 use crate::catalog::partition_policy::{self, Management};
 use crate::error::{IotError, IotResult, OrRaise};
-use crate::pg::relation::{Lock, OpenRelation, in_schema_iot};
+use crate::pg::relation::{self, Lock, OpenRelation, in_schema_iot};
 use crate::pg::security::{self, ActingAs};
 use crate::pg::statement::{Session, with_session};
 use crate::pg::{clock, partition_bounds};
@@ -86,7 +86,15 @@ pub fn newest_interval(table: Oid) -> IotResult<Option<PartitionInterval>> {
 
 /// Refuses before any lock is taken: ATTACH would do so only after it. Returns the owner.
 fn require_owner(table: Oid) -> IotResult<Oid> {
-    let (owner, name) = OpenRelation::look(table, |table| (table.owner(), table.qualified_name()));
+    let (Some((_, owner)), Some(name)) =
+        (relation::kind_and_owner(table), relation::qualified_name_of(table))
+    else {
+        return Err(IotError::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("relation with OID {} does not exist", table.to_u32()),
+        )
+        .hint("It was dropped meanwhile."));
+    };
     if security::current_user_has_privileges_of(owner) {
         return Ok(owner);
     }

@@ -8,10 +8,12 @@ use pgrx::spi::quote_literal;
 
 use super::make::Workshop;
 use super::rules::new_holds;
-use super::run::{Action, Outcome, Patience, locked, log_forced, outcome};
+use super::run::{Action, Outcome, Patience, Steward, locked, log_forced, outcome};
 use super::survey::Survey;
+use crate::catalog::partition;
 use crate::catalog::partition_policy::PartitionPolicy;
 use crate::catalog::partition_state::{self, PartitionState};
+use crate::engine;
 use crate::error::{IotError, IotResult};
 use crate::pg::partition_bounds;
 use crate::pg::relation::{self, Lock, OpenRelation};
@@ -29,7 +31,7 @@ pub fn drop_partitions(
     session: &mut Session<'_>,
     table: Oid,
     survey: &Survey,
-    patience: Patience,
+    steward: &Steward,
 ) -> IotResult<Vec<Action>> {
     let mut actions = Vec::new();
     let mut victims = Vec::new();
@@ -45,7 +47,7 @@ pub fn drop_partitions(
     if victims.is_empty() {
         return Ok(actions);
     }
-    if !relation::try_lock(table, Lock::AccessExclusive, patience.0) {
+    if !relation::try_lock(table, Lock::AccessExclusive, steward.patience.0) {
         actions.extend(victims.iter().map(|(number, step)| survey.action(*number, step, Outcome::Deferred)));
         return Ok(actions);
     }
@@ -69,27 +71,63 @@ pub fn drop_partitions(
             log_forced(table, &facts.qualified_name, guard);
         }
     }
-    let names: Vec<_> = free
-        .iter()
-        .filter_map(|(number, _)| survey.facts.get(&survey.partitions[*number].0))
-        .map(|facts| facts.qualified_name.as_str())
-        .collect();
-    let together = match names.as_slice() {
-        [] => Attempt::Done(()),
-        names => transaction::attempt(|| session.run(&format!("DROP TABLE {}", names.join(", "))))?,
+    let is_referenced = partition::is_referenced(session, table)?;
+    let victim = |number: usize| {
+        let oid = survey.partitions[number].0;
+        survey.facts.get(&oid).map(|facts| (oid, facts.qualified_name.as_str()))
     };
+    let victims: Vec<_> = free.iter().filter_map(|(number, _)| victim(*number)).collect();
+    let together = transaction::attempt(|| drop_all(session, table, steward, is_referenced, &victims))?;
     for (number, step) in free {
-        let outcome = match (&together, survey.facts.get(&survey.partitions[number].0)) {
+        let outcome = match (&together, victim(number)) {
             (Attempt::Done(()), _) => Outcome::Done,
             // One of them stands in the way: the others go without it.
-            (_, Some(facts)) => outcome(transaction::attempt(|| {
-                session.run(&format!("DROP TABLE {}", facts.qualified_name))
+            (_, Some(victim)) => outcome(transaction::attempt(|| {
+                drop_all(session, table, steward, is_referenced, &[victim])
             })?),
             (_, None) => Outcome::Deferred,
         };
         actions.push(survey.action(number, step, outcome));
     }
     Ok(actions)
+}
+
+/// Drops partitions of `table` (by oid and quoted name), which nobody else looks at any more.
+fn drop_all(
+    session: &mut Session<'_>,
+    table: Oid,
+    steward: &Steward,
+    is_referenced: bool,
+    victims: &[(Oid, &str)],
+) -> IotResult<()> {
+    for (oid, _) in victims {
+        steward.take_over(session, *oid)?;
+    }
+    let names: Vec<_> = victims.iter().map(|(_, name)| *name).collect();
+    drop_tables(session, table, is_referenced, &names)
+}
+
+/// Drops partitions of `table` by their quoted names.
+///
+/// # Errors
+/// What PostgreSQL raises: 23503 where a foreign key refers to a row of one.
+pub fn drop_tables(
+    session: &mut Session<'_>,
+    table: Oid,
+    is_referenced: bool,
+    names: &[&str],
+) -> IotResult<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    if is_referenced {
+        // Nothing depends on one that is detached, and PostgreSQL has looked then whether rows of it are referred to.
+        let parent = OpenRelation::look(table, OpenRelation::qualified_name);
+        for name in names {
+            engine::writing(|| session.run(&format!("ALTER TABLE {parent} DETACH PARTITION {name}")))?;
+        }
+    }
+    session.run(&format!("DROP TABLE {}", names.join(", ")))
 }
 
 /// Finishes what was begun: completes pending detachments and drops what is detached. A partition whose detachment never
@@ -116,8 +154,13 @@ pub fn finish(
             }
             continue;
         }
-        let (name, qualified_name, its_owner) =
-            OpenRelation::look(partition, |open| (open.name(), open.qualified_name(), open.owner()));
+        let (Some(name), Some(qualified_name), Some((_, its_owner))) = (
+            relation::name_of(partition),
+            relation::qualified_name_of(partition),
+            relation::kind_and_owner(partition),
+        ) else {
+            continue;
+        };
         if its_owner != owner {
             // Somebody has taken it over.
             partition_state::reinstate(session, partition)?;

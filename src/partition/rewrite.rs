@@ -6,8 +6,10 @@ use pgrx::spi::quote_identifier;
 
 use super::make::{Indexes, Workshop, free_name};
 use super::rules::{new_holds, rows_of};
-use super::run::{Action, Outcome, Patience, locked, log_forced, outcome};
+use super::retire::drop_tables;
+use super::run::{Action, Outcome, Steward, locked, log_forced, outcome};
 use super::survey::Survey;
+use crate::catalog::partition;
 use crate::catalog::partition_policy::PartitionPolicy;
 use crate::catalog::partition_state;
 use crate::catalog::retention_rule::RetentionRule;
@@ -45,7 +47,7 @@ pub fn rewrite_all(
     table: Oid,
     policy: &PartitionPolicy,
     survey: &Survey,
-    patience: Patience,
+    steward: &Steward,
     actions: &mut Vec<Action>,
 ) -> IotResult<()> {
     let steps: Vec<_> = survey
@@ -69,14 +71,14 @@ pub fn rewrite_all(
         let mut ready = Vec::new();
         for &(step, partition, keep, _) in &steps {
             let tried =
-                transaction::attempt(|| copy(session, table, &workshop, survey, partition, keep, patience))?;
+                transaction::attempt(|| copy(session, table, &workshop, survey, partition, keep, steward))?;
             match tried {
                 Attempt::Done(Ready::Unchanged) => {}
                 Attempt::Done(copied) => ready.push((step, partition, keep, copied)),
                 other => done.push(survey.action(partition, step, outcome(other))),
             }
         }
-        if !ready.is_empty() && !relation::try_lock(table, Lock::AccessExclusive, patience.0) {
+        if !ready.is_empty() && !relation::try_lock(table, Lock::AccessExclusive, steward.patience.0) {
             locked();
         }
         let held = new_holds(session, table, &survey.rules)?;
@@ -131,20 +133,21 @@ fn copy(
     survey: &Survey,
     number: usize,
     keep: &Keep,
-    patience: Patience,
+    steward: &Steward,
 ) -> IotResult<Ready> {
     let partition = survey.partitions[number].0;
     let facts = survey.facts(number)?;
-    if !relation::try_lock(partition, Lock::ShareRowExclusive, patience.0) {
+    if !relation::try_lock(partition, Lock::ShareRowExclusive, steward.patience.0) {
         locked();
     }
+    steward.take_over(session, partition)?;
     let old = &facts.qualified_name;
     // Rows that a policy hides from the owner must be an error, not lost.
     let settings = Scoped::canonical();
     settings.set(c"row_security", c"off");
     let forced = OpenRelation::look(partition, |old| old.row_security().1);
     if forced {
-        if !relation::try_lock(partition, Lock::AccessExclusive, patience.0) {
+        if !relation::try_lock(partition, Lock::AccessExclusive, steward.patience.0) {
             locked();
         }
         session.run(&format!("ALTER TABLE {old} NO FORCE ROW LEVEL SECURITY"))?;
@@ -165,7 +168,7 @@ fn copy_rows(
     keep: &Keep,
     forced: bool,
 ) -> IotResult<Ready> {
-    let (partition, range) = survey.partitions[number];
+    let (old_partition, range) = survey.partitions[number];
     let facts = survey.facts(number)?;
     let old = &facts.qualified_name;
     let stays = condition(session, table, workshop, keep, &survey.rules)?;
@@ -174,7 +177,7 @@ fn copy_rows(
         Ok(session.query(&look)?.count() > 0)
     };
     if !any(session, "NOT")? {
-        partition_state::settle(session, partition, table, &keep.signature())?;
+        partition_state::settle(session, old_partition, table, &keep.signature())?;
         return Ok(Ready::Unchanged);
     }
     if !keep.default_rows && !any(session, "")? {
@@ -191,7 +194,7 @@ fn copy_rows(
     let check = check_name(&name);
     session
         .run(&format!("ALTER TABLE {new} ADD CONSTRAINT {check} CHECK ({})", workshop.condition(range)))?;
-    let columns: String = match session.execute(&COLUMNS, &[partition.into()])?.first() {
+    let columns: String = match session.execute(&COLUMNS, &[old_partition.into()])?.first() {
         Some(row) => row.get(1)?,
         None => return Err(IotError::wrong_state(format!("partition {old} has no columns"))),
     };
@@ -215,7 +218,8 @@ fn swap(
     copied: &Ready,
 ) -> IotResult<()> {
     let facts = survey.facts(number)?;
-    session.run(&format!("DROP TABLE {}", facts.qualified_name))?;
+    let is_referenced = partition::is_referenced(session, table)?;
+    drop_tables(session, table, is_referenced, &[&facts.qualified_name])?;
     let Ready::Kept(name, _) = copied else { return Ok(()) };
     let new = workshop.qualified(name);
     workshop.attach(session, name, survey.partitions[number].1)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use iot_core::partition::{PartitionRange, Settings, Step, plan};
 use pgrx::pg_sys::Oid;
+use pgrx::spi::quote_identifier;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 use super::make;
@@ -16,7 +17,7 @@ use crate::catalog::partition_state;
 use crate::error::{IotError, IotResult};
 use crate::guc;
 use crate::pg::relation::{self, Lock, OpenRelation};
-use crate::pg::security::ActingAs;
+use crate::pg::security::{self, ActingAs};
 use crate::pg::settings::Scoped;
 use crate::pg::statement::Session;
 use crate::pg::transaction::{self, Attempt};
@@ -38,6 +39,50 @@ impl Patience {
     }
 }
 
+/// Who does it.
+pub struct Steward {
+    /// The role that called.
+    pub caller: Oid,
+    /// The owner of the table, as whom it is done.
+    pub owner: Oid,
+    /// How long it may take to get a lock.
+    pub patience: Patience,
+}
+
+impl Steward {
+    /// Makes a partition, and what is below it, the owner's: ALTER TABLE … OWNER TO leaves partitions with the role that had
+    /// the table before, and only the caller may be allowed to change that.
+    ///
+    /// # Errors
+    /// 42501 when he is not.
+    pub fn take_over(&self, session: &mut Session<'_>, partition: Oid) -> IotResult<()> {
+        for part in partition::foreign_parts(session, partition, self.owner)? {
+            if !security::has_privileges_of(self.caller, part.owner) {
+                return Err(IotError::new(
+                    PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                    format!(
+                        "partition {0} belongs to role \"{1}\", and its table to role \"{2}\": see to ALTER TABLE {0} OWNER TO {3}",
+                        part.qualified_name,
+                        security::role_name(part.owner),
+                        security::role_name(self.owner),
+                        quote_identifier(security::role_name(self.owner)),
+                    ),
+                ));
+            }
+            if !relation::try_lock(part.oid, Lock::AccessExclusive, self.patience.0) {
+                locked();
+            }
+            let _caller = ActingAs::restricted(self.caller);
+            session.run(&format!(
+                "ALTER TABLE {} OWNER TO {}",
+                part.qualified_name,
+                quote_identifier(security::role_name(self.owner))
+            ))?;
+        }
+        Ok(())
+    }
+}
+
 /// What is wanted of a run.
 #[derive(Clone, Copy, Default)]
 pub struct Order {
@@ -55,7 +100,7 @@ pub struct Order {
 
 /// One thing done, planned or left.
 pub struct Action {
-    /// create, drop, rewrite or index.
+    /// create, attach, drop, rewrite or index; plan when there is not even one.
     pub verb: &'static str,
     /// Name of the partition.
     pub partition: String,
@@ -110,11 +155,14 @@ pub fn run(
     order: Order,
 ) -> IotResult<Vec<Action>> {
     let scope = Scope { force: order.force, with_facts: false, now: clock::now() };
-    let mut survey = Survey::take(session, table, policy, scope)?;
+    let (patience, _settings) = Patience::begin();
+    let Some(mut survey) = unless_locked(|| Survey::take(session, table, policy, scope))? else {
+        return Ok(vec![put_off(table)]);
+    };
+    let caller = security::current_user();
     // From here on as the owner, who need not be allowed to read our catalogue.
     let owner = OpenRelation::look(table, OpenRelation::owner);
     let _owner = ActingAs::restricted(owner);
-    let (patience, _settings) = Patience::begin();
     survey.plan.steps.retain(|step| {
         let is_new = matches!(step, Step::Create(_));
         let takes_rows = !is_new && !matches!(step, Step::Index { .. });
@@ -125,18 +173,19 @@ pub fn run(
     if order.dry_run {
         return Ok(planned(table, &survey));
     }
+    let steward = Steward { caller, owner, patience };
     let mut actions = Vec::new();
     if let Some(percent) = survey.plan.budget_percent.filter(|&percent| percent >= 85) {
         warn_of_budget(table, &survey.settings, percent);
     }
     // What locks the table against everybody comes last: the lock stays until the transaction ends.
     create_all(session, table, policy, &survey, patience, &mut actions)?;
-    change_indexes(session, table, policy, &survey, patience, &mut actions)?;
+    change_indexes(session, table, policy, &survey, &steward, &mut actions)?;
     if !order.only_premake && !order.no_retention && survey.states.iter().any(|state| state.is_retired) {
         actions.extend(retire::finish(session, table, policy, &survey.states, patience)?);
     }
-    rewrite::rewrite_all(session, table, policy, &survey, patience, &mut actions)?;
-    actions.extend(retire::drop_partitions(session, table, &survey, patience)?);
+    rewrite::rewrite_all(session, table, policy, &survey, &steward, &mut actions)?;
+    actions.extend(retire::drop_partitions(session, table, &survey, &steward)?);
     warn_of_failures(&actions);
     Ok(actions)
 }
@@ -154,11 +203,33 @@ fn warn_of_failures(actions: &[Action]) {
     }
 }
 
+/// What `look` sees; `None` when somebody else has what it looks at to himself for longer than [`Patience`].
+///
+/// # Errors
+/// That of `look`.
+pub fn unless_locked<T>(look: impl FnOnce() -> IotResult<T>) -> IotResult<Option<T>> {
+    Ok(transaction::unless(&[PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE], look)?.ok())
+}
+
+/// All of a run that came to nothing, as nothing could be seen.
+pub fn put_off(table: Oid) -> Action {
+    Action {
+        verb: "plan",
+        partition: relation::name_of(table).unwrap_or_default(),
+        range: None,
+        rows: None,
+        bytes: None,
+        reason: "somebody else has the table, or a partition of it, to himself".to_owned(),
+        outcome: Outcome::Deferred,
+    }
+}
+
 /// Only finishes what was begun, as the owner of `table`.
 ///
 /// # Errors
 /// What ends more than one step.
 pub fn finish(session: &mut Session<'_>, table: Oid) -> IotResult<Vec<Action>> {
+    let (patience, _settings) = Patience::begin();
     let states = partition_state::of_parent(session, table)?;
     let policy = match partition_policy::load(session, table)? {
         Some(policy) => policy,
@@ -166,7 +237,6 @@ pub fn finish(session: &mut Session<'_>, table: Oid) -> IotResult<Vec<Action>> {
     };
     let owner = OpenRelation::look(table, OpenRelation::owner);
     let _owner = ActingAs::restricted(owner);
-    let (patience, _settings) = Patience::begin();
     let actions = retire::finish(session, table, &policy, &states, patience)?;
     warn_of_failures(&actions);
     Ok(actions)
@@ -283,30 +353,46 @@ fn create_all(
     if missing.is_empty() {
         return Ok(());
     }
-    let tried = transaction::attempt(|| {
-        if !relation::try_lock(table, Lock::ShareUpdateExclusive, patience.0) {
-            locked();
-        }
-        let default =
-            partition_bounds::default_partition(&OpenRelation::open_fresh(table, Lock::AccessShare))?;
-        if default.is_some_and(|default| !relation::try_lock(default, Lock::AccessExclusive, patience.0)) {
-            locked();
-        }
-        make::create_missing(session, table, interval, &policy.management, |existing| {
-            plan(existing, interval, clock::now(), premake)
+    let parent = OpenRelation::look(table, OpenRelation::name);
+    let not_made = |range: PartitionRange, outcome: Outcome| {
+        created(iot_core::partition::partition_name(&parent, interval, range), range, outcome)
+    };
+    let mut tried = |only: Option<PartitionRange>| {
+        transaction::attempt(|| {
+            if !relation::try_lock(table, Lock::ShareUpdateExclusive, patience.0) {
+                locked();
+            }
+            let default =
+                partition_bounds::default_partition(&OpenRelation::open_fresh(table, Lock::AccessShare))?;
+            if default
+                .is_some_and(|default| !relation::try_lock(default, Lock::AccessExclusive, patience.0))
+            {
+                locked();
+            }
+            make::create_missing(session, table, interval, &policy.management, |existing| {
+                let mut missing = plan(existing, interval, clock::now(), premake);
+                missing.retain(|range| only.is_none_or(|only| only == *range));
+                missing
+            })
         })
-    })?;
-    match tried {
-        Attempt::Done(made) => {
-            actions.extend(made.into_iter().map(|(name, range)| created(name, range, Outcome::Done)));
+    };
+    let done = |(name, range)| created(name, range, Outcome::Done);
+    match tried(None)? {
+        Attempt::Done(made) => actions.extend(made.into_iter().map(done)),
+        Attempt::Locked => {
+            actions.extend(missing.into_iter().map(|range| not_made(range, Outcome::Deferred)));
         }
-        other => {
-            let parent = OpenRelation::look(table, OpenRelation::name);
-            let outcome = outcome(other);
-            actions.extend(missing.into_iter().map(|range| {
-                let name = iot_core::partition::partition_name(&parent, interval, range);
-                created(name, range, outcome.clone())
-            }));
+        Attempt::Failed(_) => {
+            // One of them stands in the way: the others are made without it.
+            let mut is_locked = false;
+            for range in missing {
+                let attempt = if is_locked { Attempt::Locked } else { tried(Some(range))? };
+                is_locked |= matches!(attempt, Attempt::Locked);
+                match attempt {
+                    Attempt::Done(made) => actions.extend(made.into_iter().map(done)),
+                    other => actions.push(not_made(range, outcome(other))),
+                }
+            }
         }
     }
     Ok(())
@@ -317,7 +403,7 @@ fn change_indexes(
     table: Oid,
     policy: &PartitionPolicy,
     survey: &Survey,
-    patience: Patience,
+    steward: &Steward,
     actions: &mut Vec<Action>,
 ) -> IotResult<()> {
     for step in &survey.plan.steps {
@@ -327,12 +413,13 @@ fn change_indexes(
         // Readers of a partition go on while an index is built; one that goes needs a moment alone.
         let lock = if drop.is_empty() { Lock::ShareRowExclusive } else { Lock::AccessExclusive };
         let tried = transaction::attempt(|| {
-            if !relation::try_lock(oid, Lock::ShareRowExclusive, patience.0) {
+            if !relation::try_lock(oid, Lock::ShareRowExclusive, steward.patience.0) {
                 locked();
             }
+            steward.take_over(session, oid)?;
             let names = (oid, facts.qualified_name.as_str(), facts.name.as_str());
             tiers::change(session, names, &policy.management.tier_indexes, create, &[], table)?;
-            if !relation::try_lock(oid, lock, patience.0) {
+            if !relation::try_lock(oid, lock, steward.patience.0) {
                 locked();
             }
             tiers::change(session, names, &policy.management.tier_indexes, &[], drop, table)

@@ -24,6 +24,8 @@ use crate::pg::{clock, partition_bounds};
 pub struct Survey {
     /// Its partitions in order of time, as the plan counts them.
     pub partitions: Vec<(Oid, PartitionRange)>,
+    /// The same as the plan sees them.
+    pub existing: Vec<Existing>,
     /// Facts about them: only where the plan touches one, or everything was asked for.
     pub facts: HashMap<Oid, Facts>,
     /// How it is kept.
@@ -101,7 +103,7 @@ impl Survey {
         if facts.is_empty() && plan.steps.iter().any(|step| !matches!(step, Step::Create(_))) {
             facts = partition::facts(session, table, true)?;
         }
-        Ok(Self { partitions, facts, settings, rules, states, plan })
+        Ok(Self { partitions, existing, facts, settings, rules, states, plan })
     }
 }
 

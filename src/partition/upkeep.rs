@@ -17,7 +17,7 @@ use crate::catalog::partition_policy::{self, PartitionPolicy};
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::guc;
 use crate::pg::clock;
-use crate::pg::relation::OpenRelation;
+use crate::pg::relation::{self, OpenRelation};
 use crate::pg::security::{self, ActingAs};
 use crate::pg::statement::{Session, with_session};
 use crate::pg::top_level::Part;
@@ -99,16 +99,25 @@ pub fn upkeep(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Vec<Up
     for (table, policy) in &tables {
         let order = Order { no_retention: true, ..Order::default() };
         let actions = run::run(session, *table, policy, order)?;
-        let analyzed = is_analyze_due(session, *table, policy)? && analyze(session, *table)?;
-        let table = OpenRelation::look(*table, OpenRelation::qualified_name);
+        let analyzed =
+            !is_put_off(&actions) && is_analyze_due(session, *table, policy)? && analyze(session, *table)?;
+        let table = relation::qualified_name_of(*table).unwrap_or_default();
         done.push(Upkeep { table, actions, analyzed });
     }
     // What locks a table against everybody comes last: the locks stay until the transaction ends.
     for ((table, policy), upkeep) in tables.iter().zip(&mut done) {
+        if is_put_off(&upkeep.actions) {
+            continue;
+        }
         let order = Order { only_retention: true, ..Order::default() };
         upkeep.actions.extend(run::run(session, *table, policy, order)?);
     }
     Ok(done)
+}
+
+/// Whether nothing could be seen of a table: then each look would only take its time again.
+fn is_put_off(actions: &[Action]) -> bool {
+    actions.iter().any(|action| action.verb == "plan")
 }
 
 /// The same as statements for the top level of a session, where partitions are detached concurrently. Run them one by one;
@@ -119,16 +128,26 @@ pub fn upkeep(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Vec<Up
 pub fn statements(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Vec<Part>> {
     let mut first = Vec::new();
     let mut then = Vec::new();
+    let mut put_off = Vec::new();
+    let (_, _settings) = run::Patience::begin();
     for (table, policy) in managed(session, table)? {
-        let name = OpenRelation::look(table, OpenRelation::qualified_name);
+        let Some(name) = relation::qualified_name_of(table) else { continue };
         let tried = transaction::attempt(|| statements_for(session, table, &policy, &name))?;
         match tried {
             Attempt::Done((premake, rest)) => {
                 first.extend(premake);
                 then.extend(rest);
             }
+            // Last, as it fails if somebody still has the table to himself: what is not done must not look done.
+            Attempt::Locked => {
+                let literal = quote_literal(&name);
+                put_off.push(Part::one(
+                    &name,
+                    format!("SELECT iot.premake_partitions({literal}::pg_catalog.regclass)"),
+                ));
+            }
             // It fails again there, and tells why, without keeping the other tables waiting.
-            Attempt::Locked | Attempt::Failed(_) => {
+            Attempt::Failed(_) => {
                 let literal = quote_literal(&name);
                 first.push(Part::one(
                     &name,
@@ -137,6 +156,7 @@ pub fn statements(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Ve
             }
         }
     }
+    then.append(&mut put_off);
     if first.is_empty() && then.is_empty() {
         return Ok(Vec::new());
     }
@@ -186,12 +206,17 @@ pub fn premake(session: &mut Session<'_>, table: Oid) -> IotResult<usize> {
     let mut made = 0;
     for (table, policy) in managed(session, Some(table))? {
         let order = Order { only_premake: true, ..Order::default() };
+        let mut failure = None;
         for action in run::run(session, table, &policy, order)? {
             match action.outcome {
                 Outcome::Done => made += 1,
-                Outcome::Failed(why) => return Err(IotError::wrong_state(why)),
+                Outcome::Failed(why) => failure = Some(why),
                 _ => run::locked(),
             }
+        }
+        // An error would take back those that were made; the next run fails with what is left.
+        if let Some(why) = failure.filter(|_| made == 0) {
+            return Err(IotError::wrong_state(why));
         }
     }
     Ok(made)
@@ -207,7 +232,8 @@ fn managed(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Vec<(Oid,
         None => {
             let mut tables = partition_policy::all(session)?;
             tables.retain(|&table| {
-                security::current_user_has_privileges_of(OpenRelation::look(table, OpenRelation::owner))
+                relation::kind_and_owner(table)
+                    .is_some_and(|(_, owner)| security::current_user_has_privileges_of(owner))
             });
             tables
         }
@@ -220,7 +246,7 @@ fn managed(session: &mut Session<'_>, table: Option<Oid>) -> IotResult<Vec<(Oid,
             None => {
                 return Err(IotError::wrong_state(format!(
                     "table {} is not managed",
-                    OpenRelation::look(each, OpenRelation::qualified_name)
+                    relation::qualified_name_of(each).unwrap_or_default()
                 ))
                 .hint("Begin with SELECT iot.manage_partitions('<table>', …)."));
             }
@@ -236,9 +262,13 @@ fn is_analyze_due(session: &mut Session<'_>, table: Oid, policy: &PartitionPolic
 }
 
 fn analyze(session: &mut Session<'_>, table: Oid) -> IotResult<bool> {
-    let (owner, name) = OpenRelation::look(table, |table| (table.owner(), table.qualified_name()));
-    let _owner = ActingAs::restricted(owner);
     let (_, _settings) = run::Patience::begin();
+    let (Some((_, owner)), Some(name)) =
+        (relation::kind_and_owner(table), relation::qualified_name_of(table))
+    else {
+        return Ok(false);
+    };
+    let _owner = ActingAs::restricted(owner);
     let tried = transaction::attempt(|| session.run(&format!("ANALYZE {name}")))?;
     Ok(matches!(tried, Attempt::Done(())))
 }
@@ -271,6 +301,10 @@ pub struct Retained {
 /// Rows that a plain table loses in one call: a few seconds of locks and WAL.
 const BATCH: u64 = 50_000;
 
+/// `pg_class.relkind` of a table, and of a partitioned one.
+const PLAIN: u8 = b'r';
+const PARTITIONED: u8 = b'p';
+
 /// Drops the partitions of `table` that are older than wanted; of a plain table, deletes old rows that meet a condition.
 ///
 /// # Errors
@@ -281,7 +315,8 @@ pub fn retain(session: &mut Session<'_>, table: Oid, wanted: &Retention) -> IotR
         return Err(IotError::invalid_argument(format!("drop_after {} is not positive", wanted.drop_after))
             .hint("Give how long rows are kept, such as '90 days'."));
     };
-    if OpenRelation::look(table, partition_bounds::time_type).is_ok() {
+    let kind = relation::kind_and_owner(table).map_or(0, |(kind, _)| kind);
+    if kind == PARTITIONED {
         if wanted.condition.is_some() || wanted.time_column.is_some() {
             return Err(IotError::invalid_argument("a partitioned table loses whole partitions").hint(
                 "Leave condition and time_column out; iot.add_retention_rule() tells which rows stay longer.",
@@ -291,6 +326,13 @@ pub fn retain(session: &mut Session<'_>, table: Oid, wanted: &Retention) -> IotR
             Order { dry_run: wanted.dry_run, force: wanted.force, only_retention: true, ..Order::default() };
         let actions = manage::drop_older(session, table, wanted.drop_after, order)?;
         return Ok(Retained { actions, rows: 0, has_more: false });
+    }
+    if kind != PLAIN {
+        return Err(IotError::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("{} is not a table", relation::qualified_name_of(table).unwrap_or_default()),
+        )
+        .hint("Name a table that holds the rows itself."));
     }
     let column = wanted.time_column.as_ref().ok_or_else(|| IotError::null_argument("time_column"))?;
     let horizon = age.before(clock::now()).to_utc_literal();

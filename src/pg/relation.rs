@@ -60,6 +60,15 @@ pub fn qualified_name_of(relation: pg_sys::Oid) -> Option<String> {
     }
 }
 
+/// Name of a relation without its schema, without a lock on it; `None` when there is none.
+pub fn name_of(relation: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a catalogue cache look-up; the name comes back as a fresh copy, or NULL when the relation is gone.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
 /// Waits until every transaction that has written to `relation` so far has ended. Nothing stays locked.
 pub fn await_writers(relation: pg_sys::Oid) {
     let lock = pg_sys::ShareLock as pg_sys::LOCKMODE;

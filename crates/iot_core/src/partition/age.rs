@@ -40,6 +40,20 @@ impl Age {
         moved.unwrap_or(Timestamp::NEGATIVE_INFINITY)
     }
 
+    /// The first time that is this long after `at`, so that [`Age::before`] it is not earlier than `at`; `None` when that
+    /// lies beyond the range of `timestamptz`. (A month after 31 January is 1 March: only then is January a month ago.)
+    pub fn reached(self, at: Timestamp) -> Option<Timestamp> {
+        let (mut low, mut high) = (at.0, Timestamp::RANGE_END.0 - 1);
+        if !at.is_finite() || self.before(Timestamp(high)) < at {
+            return None;
+        }
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.before(Timestamp(middle)) < at { low = middle + 1 } else { high = middle }
+        }
+        Some(Timestamp(low))
+    }
+
     fn months_before(self, now: Timestamp) -> Option<Timestamp> {
         if self.months == 0 {
             return Some(now);
@@ -96,6 +110,25 @@ mod tests {
             Age::new(1, 1, MICROS_PER_HOUR).unwrap().before(noon),
             Timestamp(day(2026, 2, 27).0 + 11 * MICROS_PER_HOUR)
         );
+    }
+
+    #[test]
+    fn the_first_time_that_is_so_long_after() {
+        for (months, days, micros, at, expected) in [
+            (1, 0, 0, day(2026, 1, 31), day(2026, 3, 1)),
+            (1, 0, 0, day(2026, 2, 1), day(2026, 3, 1)),
+            (12, 0, 0, day(2024, 2, 29), day(2025, 3, 1)),
+            (0, 60, 0, day(2026, 1, 1), day(2026, 3, 2)),
+            (0, 0, MICROS_PER_HOUR, day(2026, 1, 1), Timestamp(day(2026, 1, 1).0 + MICROS_PER_HOUR)),
+        ] {
+            let age = Age::new(months, days, micros).unwrap();
+            let reached = age.reached(at).unwrap();
+            assert_eq!(reached, expected, "{age}");
+            assert!(age.before(reached) >= at && age.before(Timestamp(reached.0 - 1)) < at, "{age}");
+        }
+        assert_eq!(Age::days(999_999_999).unwrap().reached(day(2026, 1, 1)), None);
+        assert_eq!(Age::new(0, 0, i64::MAX).unwrap().reached(day(2026, 1, 1)), None);
+        assert_eq!(Age::days(1).unwrap().reached(Timestamp::INFINITY), None);
     }
 
     #[test]

@@ -231,6 +231,10 @@ fn spend_budget(
         if total <= maximum || range.end > now {
             break;
         }
+        // To drop it would free nothing.
+        if existing[partition].bytes == 0 {
+            continue;
+        }
         let keep = retention::held(range, &settings.rules, now);
         let reason = Reason::Budget(maximum);
         // A rewriting by age gives way to the sharper one.
@@ -402,6 +406,11 @@ mod tests {
         settings.maximum_bytes = Some(1);
         let plan = maintain(&ten_days(), &settings, now(), false, |_| None);
         assert_eq!(dropped(&plan).len(), 9);
+        // An empty one frees nothing.
+        let mut with_empty = ten_days();
+        with_empty[9].bytes = 0;
+        settings.maximum_bytes = Some(850);
+        assert_eq!(dropped(&maintain(&with_empty, &settings, now(), false, |_| None)), [8]);
         // A blocked one is passed over.
         settings.maximum_bytes = Some(950);
         let plan = maintain(&ten_days(), &settings, now(), false, |p| (p == 9).then(String::new));
