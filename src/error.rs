@@ -41,6 +41,15 @@ impl IotError {
         .hint(format!("Pass a value for {argument}."))
     }
 
+    /// An array with a NULL in it: 22004.
+    pub fn null_element(argument: &str) -> Self {
+        Self::new(
+            PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("argument \"{argument}\" must not contain null"),
+        )
+        .hint(format!("Leave NULL out of {argument}."))
+    }
+
     /// A value outside what the argument accepts: 22023.
     pub fn invalid_argument(message: impl Into<String>) -> Self {
         Self::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)

@@ -55,7 +55,12 @@ extension_sql_file!(
     name = "detector_check",
     requires = ["tracked_detectors"]
 );
-extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["detector_check"]);
+extension_sql_file!(
+    "../sql/schema/59_retention_changed.sql",
+    name = "retention_changed",
+    requires = ["detector_check"]
+);
+extension_sql_file!("../sql/schema/60_command.sql", name = "command", requires = ["retention_changed"]);
 extension_sql_file!("../sql/schema/70_readings.sql", name = "readings", requires = ["command"]);
 extension_sql_file!("../sql/schema/80_job.sql", name = "job", requires = ["readings"]);
 extension_sql_file!("../sql/schema/81_job_functions.sql", name = "job_functions", requires = ["job"]);

@@ -117,6 +117,36 @@ def test_a_partition_that_something_depends_on_does_not_keep_the_others(metrics)
     assert found == {("drop", "done"): 3, ("drop", failed): 1, ("create", "done"): 1}
 
 
+def test_a_table_that_somebody_has_to_himself_is_left_for_later(metrics):
+    """Planning waits as little as acting does, and nothing is half done."""
+    metrics.execute("SELECT iot.manage_partitions('metrics', '1 day', premake => 0)")
+    metrics.execute("SET iot_ext.maintenance_lock_timeout = '100ms'")
+    oldest = partitions(metrics)[0]
+    with metrics.connect(autocommit=False) as other:
+        other.execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
+        connection, messages = notices(metrics)
+        with connection:
+            connection.execute("SET iot_ext.maintenance_lock_timeout = '100ms'")
+            assert outcomes(metrics, ", retention => '5 days'", connection) == {("plan", "deferred"): 1}
+            assert "is not remembered" in messages[-1][1]
+            assert connection.execute("SELECT iot.drop_old_partitions('metrics', 5)").fetchone() == (0,)
+            assert "to himself" in messages[-1][1]
+        (report,) = metrics.value("SELECT iot.partition_upkeep()")
+        assert report["deferred"] and not report["analyzed"] and report["actions"] == {"plan deferred": 1}
+        todo = [text for text in statements(metrics) if text.startswith("SELECT")]
+        assert todo == ["SELECT iot.premake_partitions('public.metrics'::pg_catalog.regclass)"]
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            metrics.execute(todo[0])
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            metrics.execute("SELECT iot.premake_partitions('metrics')")
+    assert metrics.value("SELECT drop_after IS NULL FROM iot.partition_settings")
+    # Only one partition of it: the others go.
+    with metrics.connect(autocommit=False) as other:
+        other.execute(f"LOCK TABLE {oldest} IN ACCESS EXCLUSIVE MODE")
+        assert outcomes(metrics, ", retention => '5 days'") == {("drop", "done"): 3, ("drop", "deferred"): 1}
+    assert outcomes(metrics) == {("drop", "done"): 1}
+
+
 def statements(database):
     return [text for (text,) in database.rows("SELECT iot.partition_statements('metrics')")]
 

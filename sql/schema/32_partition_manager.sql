@@ -15,7 +15,8 @@ ALTER TABLE iot.partition_policy
     ADD COLUMN leaf_key               text[]  NOT NULL DEFAULT '{}',
     ADD COLUMN storage_parameters     text[]  NOT NULL DEFAULT '{}';
 COMMENT ON TABLE iot.partition_policy IS 'How each managed table is partitioned; written by iot.setup() and iot.manage_partitions().';
-COMMENT ON COLUMN iot.partition_policy.drop_after IS 'Age at which partitions are dropped; NULL means never.';
+COMMENT ON COLUMN iot.partition_policy.retention IS 'How far back readings are accepted, of iot.sensor_data alone; NULL means ten years. Age at which partitions are dropped: drop_after.';
+COMMENT ON COLUMN iot.partition_policy.drop_after IS 'Age at which partitions are dropped, as given to iot.manage_partitions() as retention; NULL means never.';
 COMMENT ON COLUMN iot.partition_policy.maximum_bytes IS 'What all partitions may take; above that the oldest are dropped. NULL means no limit.';
 COMMENT ON COLUMN iot.partition_policy.warm_after IS 'Age at which a partition is warm.';
 COMMENT ON COLUMN iot.partition_policy.cold_after IS 'Age at which a partition is cold.';
@@ -36,7 +37,8 @@ SELECT p.parent, p.time_column, p.partition_interval, p.premake, p.retention, p.
        p.storage_parameters
   FROM iot.partition_policy p
  WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) p.parent);
-COMMENT ON COLUMN iot.partition_settings.drop_after IS 'Age at which partitions are dropped; NULL means never.';
+COMMENT ON COLUMN iot.partition_settings.retention IS 'How far back readings are accepted, of iot.sensor_data alone; NULL means ten years. Age at which partitions are dropped: drop_after.';
+COMMENT ON COLUMN iot.partition_settings.drop_after IS 'Age at which partitions are dropped, as given to iot.manage_partitions() as retention; NULL means never.';
 COMMENT ON COLUMN iot.partition_settings.maximum_bytes IS 'What all partitions may take; above that the oldest are dropped. NULL means no limit.';
 COMMENT ON COLUMN iot.partition_settings.warm_after IS 'Age at which a partition is warm.';
 COMMENT ON COLUMN iot.partition_settings.cold_after IS 'Age at which a partition is cold.';

@@ -14,11 +14,11 @@ CREATE TABLE iot.retention_rule (
     created_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     CONSTRAINT retention_rule_lifetime_check CHECK ((keep_for IS NULL) OPERATOR(pg_catalog.=) is_hold)
 );
-COMMENT ON TABLE iot.retention_rule IS 'Rows that are kept longer or shorter than the others of their table, and legal holds.';
+COMMENT ON TABLE iot.retention_rule IS 'Rows that are kept longer or shorter than the others of their table, and legal holds; shown by iot.retention_rules.';
 COMMENT ON COLUMN iot.retention_rule.rule_id IS 'Key.';
 COMMENT ON COLUMN iot.retention_rule.parent IS 'The partitioned table.';
 COMMENT ON COLUMN iot.retention_rule.column_name IS 'Column that tells its rows; NULL in a hold of every row.';
-COMMENT ON COLUMN iot.retention_rule.column_value IS 'Value of that column, as text.';
+COMMENT ON COLUMN iot.retention_rule.column_value IS 'Value of that column, as text in UTC and ISO form.';
 COMMENT ON COLUMN iot.retention_rule.keep_for IS 'How long its rows are kept; NULL in a hold.';
 COMMENT ON COLUMN iot.retention_rule.is_hold IS 'Whether its rows are kept whatever anything else says.';
 COMMENT ON COLUMN iot.retention_rule.held_from IS 'First time of the rows that are held.';
@@ -27,11 +27,29 @@ COMMENT ON COLUMN iot.retention_rule.reason IS 'Why, for people.';
 COMMENT ON COLUMN iot.retention_rule.created_by IS 'Who made it.';
 COMMENT ON COLUMN iot.retention_rule.created_at IS 'When.';
 COMMENT ON SEQUENCE iot.retention_rule_rule_id_seq IS 'Keys of iot.retention_rule.';
-GRANT SELECT ON iot.retention_rule TO PUBLIC;
 SELECT pg_catalog.pg_extension_config_dump(
     'iot.retention_rule',
     'WHERE EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) parent)');
 SELECT pg_catalog.pg_extension_config_dump('iot.retention_rule_rule_id_seq', '');
+
+CREATE VIEW iot.retention_rules WITH (security_barrier = true) AS
+SELECT r.rule_id, r.parent, r.column_name, r.column_value, r.keep_for, r.is_hold, r.held_from, r.held_until, r.reason,
+       r.created_by, r.created_at
+  FROM iot.retention_rule r JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.parent
+ WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');
+COMMENT ON VIEW iot.retention_rules IS 'Retention rules and legal holds of the tables that one owns.';
+COMMENT ON COLUMN iot.retention_rules.rule_id IS 'Key.';
+COMMENT ON COLUMN iot.retention_rules.parent IS 'The partitioned table.';
+COMMENT ON COLUMN iot.retention_rules.column_name IS 'Column that tells its rows; NULL in a hold of every row.';
+COMMENT ON COLUMN iot.retention_rules.column_value IS 'Value of that column, as text in UTC and ISO form.';
+COMMENT ON COLUMN iot.retention_rules.keep_for IS 'How long its rows are kept; NULL in a hold.';
+COMMENT ON COLUMN iot.retention_rules.is_hold IS 'Whether its rows are kept whatever anything else says.';
+COMMENT ON COLUMN iot.retention_rules.held_from IS 'First time of the rows that are held.';
+COMMENT ON COLUMN iot.retention_rules.held_until IS 'First time after them.';
+COMMENT ON COLUMN iot.retention_rules.reason IS 'Why, for people.';
+COMMENT ON COLUMN iot.retention_rules.created_by IS 'Who made it.';
+COMMENT ON COLUMN iot.retention_rules.created_at IS 'When.';
+GRANT SELECT ON iot.retention_rules TO PUBLIC;
 
 CREATE TABLE iot.retention_guard (
     parent         regclass     NOT NULL,

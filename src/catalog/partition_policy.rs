@@ -135,6 +135,17 @@ pub fn interval(given: &Interval) -> IotResult<PartitionInterval> {
     Ok(PartitionInterval::from_interval(given.months(), given.days(), given.micros())?)
 }
 
+/// The same, of what a caller gave as `argument`.
+///
+/// # Errors
+/// As [`interval`], with the argument and its value.
+pub fn interval_argument(argument: &str, given: &Interval) -> IotResult<PartitionInterval> {
+    PartitionInterval::from_interval(given.months(), given.days(), given.micros()).map_err(|error| {
+        IotError::invalid_argument(format!("{argument} {given} is not a width of partitions"))
+            .hint(error.hint())
+    })
+}
+
 /// The SQL interval of a partition width.
 ///
 /// # Errors

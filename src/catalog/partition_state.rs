@@ -48,10 +48,10 @@ pub fn of_parent(session: &mut Session<'_>, parent: Oid) -> IotResult<Vec<Partit
             is_retired: row.get(3)?,
             is_detach_pending: row.get(4)?,
             is_old: row.get(5)?,
-            range: row
-                .optional(6)?
-                .zip(row.optional(7)?)
-                .map(|(start, end)| PartitionRange { start: clock::from_pg(start), end: clock::from_pg(end) }),
+            range: row.optional(6)?.zip(row.optional(7)?).map(|(start, end)| PartitionRange {
+                start: clock::from_pg(start),
+                end: clock::from_pg(end),
+            }),
         });
         Ok(())
     })?;
@@ -92,10 +92,7 @@ pub fn retire(
 ) -> IotResult<()> {
     let _owner = as_owner_of(c"partition_state")?;
     let [start, end] = [range.start, range.end].map(clock::to_pg);
-    session.execute(
-        &RETIRE,
-        &[partition.into(), parent.into(), reason.into(), start.into(), end.into()],
-    )?;
+    session.execute(&RETIRE, &[partition.into(), parent.into(), reason.into(), start.into(), end.into()])?;
     Ok(())
 }
 

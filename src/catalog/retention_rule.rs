@@ -26,11 +26,13 @@ statement!(OF_PARENT: (OIDOID)
     "SELECT r.rule_id, r.column_name::pg_catalog.text, r.column_value, r.keep_for, r.held_from, r.held_until
        FROM iot.retention_rule r WHERE r.parent::pg_catalog.oid OPERATOR(pg_catalog.=) $1 ORDER BY r.rule_id");
 
-/// The rules of `parent`, by their keys.
+/// The rules of `parent`, by their keys, whoever asks.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn of_parent(session: &mut Session<'_>, parent: Oid) -> IotResult<Vec<RetentionRule>> {
+    // What is held, and why, is not for everybody who reads the table or brings readings.
+    let _owner = as_owner_of(c"retention_rule")?;
     let mut rules = Vec::new();
     session.execute(&OF_PARENT, &[parent.into()])?.for_each(|row| {
         let value: Option<String> = row.optional(3)?;
@@ -96,6 +98,7 @@ statement!(REMOVE: (INT8OID) "DELETE FROM iot.retention_rule r WHERE r.rule_id O
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn parent(session: &mut Session<'_>, id: i64) -> IotResult<Option<Oid>> {
+    let _owner = as_owner_of(c"retention_rule")?;
     match session.execute(&PARENT, &[id.into()])?.first() {
         Some(row) => row.optional(1),
         None => Ok(None),

@@ -8,7 +8,7 @@ use iot_core::time::{MICROS_PER_DAY, Timestamp};
 use pgrx::Uuid;
 use pgrx::datum::Interval;
 
-use super::directory::{KeyMap, Lent};
+use super::directory::{Intake, KeyMap, Lent};
 use super::duplicates;
 use super::judge::{Fate, Judged, Scorer};
 use super::matches::Matches;
@@ -118,12 +118,11 @@ fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
         outcome: Outcome { judged: vec![Judged::UNDECIDED; offered.len()], ..Outcome::default() },
     };
     let intake = lent.intake()?;
-    let oldest = oldest_accepted(batch.now, intake.retention);
     let rules = lent.processing_rules(batch.groups.iter().filter_map(|group| group.profile.as_ref()))?;
     lent.give_back();
     let looked_up = Instant::now();
 
-    batch.accept(oldest);
+    batch.accept(&intake);
     batch.enter_states()?;
     duplicates::find(offered, &batch.groups, &mut batch.outcome.judged, intake.duplicates)?;
     let (matches, mut incomplete) = batch.score()?;
@@ -243,9 +242,18 @@ fn oldest_accepted(now: Timestamp, retention: Option<Interval>) -> Timestamp {
 
 impl Batch<'_> {
     /// Sensor, value, time, calibration, quality.
-    fn accept(&mut self, oldest: Timestamp) {
+    fn accept(&mut self, intake: &Intake) {
         let skew = crate::guc::clock_skew_micros();
+        let usual = oldest_accepted(self.now, intake.retention);
         for group in &self.groups {
+            let oldest = match &group.profile {
+                Some(profile) if !intake.rules.is_empty() => {
+                    let rules = intake.rules.iter().filter(|rule| rule.may_concern(profile));
+                    let longest = rules.map(|rule| oldest_accepted(self.now, Some(rule.keep_for))).min();
+                    longest.map_or(usual, |longest| longest.min(usual))
+                }
+                _ => usual,
+            };
             for &number in &group.readings {
                 let offer = &self.offered[number as usize];
                 let judged = &mut self.outcome.judged[number as usize];

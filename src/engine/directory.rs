@@ -10,7 +10,7 @@ use pgrx::{Uuid, pg_sys};
 
 use super::profile::Profile;
 use crate::catalog::partition_policy::{self, Duplicates};
-use crate::catalog::{self, sensor};
+use crate::catalog::{self, retention_rule, sensor};
 use crate::error::IotResult;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::statement::{Session, with_session};
@@ -59,12 +59,40 @@ impl Hasher for KeyHasher {
 pub type KeyMap<V> = HashMap<[u8; 16], V, BuildHasherDefault<KeyHasher>>;
 
 /// What `setup()` was told about readings.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub struct Intake {
     /// How far back they are accepted; `None` is the default.
     pub retention: Option<Interval>,
     /// Which of the same sensor and time are kept.
     pub duplicates: Duplicates,
+    /// Those that are kept for a time of their own, and so accepted as long.
+    pub rules: Rc<[IntakeRule]>,
+}
+
+/// A retention rule, as far as it concerns what is accepted.
+pub struct IntakeRule {
+    column: String,
+    value: Option<String>,
+    /// How long its readings are kept.
+    pub keep_for: Interval,
+}
+
+impl IntakeRule {
+    /// Whether readings of the sensor may be those of the rule: it says so of what is the same for all of them.
+    pub fn may_concern(&self, profile: &Profile) -> bool {
+        let value = self.value.as_deref();
+        let is = |id: Option<Uuid>| match (id, value) {
+            (Some(id), Some(value)) => id.to_string().eq_ignore_ascii_case(value),
+            (id, value) => id.is_none() && value.is_none(),
+        };
+        match self.column.as_str() {
+            "sensor_id" => is(Some(profile.sensor_id)),
+            "device_id" => is(Some(profile.device_id)),
+            "organization_id" => is(profile.organization_id),
+            "sensor_type" => value == Some(profile.sensor_type.as_str()),
+            _ => true,
+        }
+    }
 }
 
 /// Profiles by sensor. `None` stands for a sensor that does not exist (or is hidden): asked for, and not found.
@@ -171,18 +199,28 @@ impl Lent {
     /// # Errors
     /// Only what PostgreSQL raises.
     pub fn intake(&mut self) -> IotResult<Intake> {
-        if let Some(known) = self.directory.intake {
-            return Ok(known);
+        if let Some(known) = &self.directory.intake {
+            return Ok(known.clone());
         }
-        let policy = match in_schema_iot(c"sensor_data") {
-            Some(table) => with_session(|session| partition_policy::load(session, table))?,
+        let known = match in_schema_iot(c"sensor_data") {
+            Some(table) => with_session(|session| {
+                let Some(policy) = partition_policy::load(session, table)? else { return Ok(None) };
+                Ok(Some((policy, retention_rule::of_parent(session, table)?)))
+            })?,
             None => None,
         };
-        let intake = policy.map_or_else(Intake::default, |policy| Intake {
+        let intake = known.map_or_else(Intake::default, |(policy, rules)| Intake {
             retention: policy.retention,
             duplicates: policy.duplicates,
+            rules: rules
+                .into_iter()
+                .filter_map(|rule| {
+                    let (column, value) = rule.rows?;
+                    Some(IntakeRule { column, value, keep_for: rule.keep_for? })
+                })
+                .collect(),
         });
-        self.directory.intake = Some(intake);
+        self.directory.intake = Some(intake.clone());
         Ok(intake)
     }
 }

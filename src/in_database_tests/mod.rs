@@ -11,6 +11,7 @@ mod duplicates;
 mod ingest;
 mod jobs;
 mod partition_manager;
+mod partition_trouble;
 mod partitions;
 mod plain_tables;
 mod processing;

@@ -403,7 +403,8 @@ mod tests {
         Spi::run("CREATE ROLE stranger; GRANT USAGE ON SCHEMA iot TO stranger").unwrap();
         daily("timestamptz", 3);
         Spi::run("SELECT iot.manage_partitions('public.metrics', '1 day', premake => 0)").unwrap();
-        Spi::run("SELECT iot.add_legal_hold('public.metrics', 'case')").unwrap();
+        let hold: i64 = one("SELECT iot.add_legal_hold('public.metrics', 'case')");
+        let remove = format!("iot.remove_retention_rule({hold})");
         Spi::run("SET ROLE stranger").unwrap();
         for call in [
             "iot.manage_partitions('public.metrics')",
@@ -414,7 +415,7 @@ mod tests {
             "iot.drop_retired_partitions('public.metrics')",
             "iot.add_legal_hold('public.metrics', 'mine')",
             "iot.add_retention_rule('public.metrics', 'kind', 'a', '1 day')",
-            "iot.remove_retention_rule((SELECT max(rule_id) FROM iot.retention_rule))",
+            &remove,
             "iot.create_hypertable('public.metrics', 'at')",
             "iot.delete_old_rows('public.metrics', 'at', '1 day')",
         ] {

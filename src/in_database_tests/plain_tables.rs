@@ -81,7 +81,7 @@ mod tests {
             "condition",
             "WHERE",
         );
-        assert_fails("SELECT iot.delete_old_rows('public.journal', 'at', '0')", "22023", "drop_after", "");
+        assert_fails("SELECT iot.delete_old_rows('public.journal', 'at', '0')", "22023", "older_than", "");
     }
 
     #[pg_test]
@@ -115,7 +115,8 @@ mod tests {
             .unwrap();
         assert_eq!(one::<i64>("SELECT count(*) FROM public.journal"), 20);
         for (condition, state) in [("level", "42804"), ("count(*) > 0", "42803"), ("nothing = 1", "42703")] {
-            let call = format!("SELECT iot.delete_old_rows('public.journal', 'at', '10 days', '{condition}')");
+            let call =
+                format!("SELECT iot.delete_old_rows('public.journal', 'at', '10 days', '{condition}')");
             assert_fails(&call, state, "", "");
         }
         let condition = "level IN (SELECT 1) AND (true) -- those";
@@ -128,7 +129,11 @@ mod tests {
     fn an_age_beyond_all_time_deletes_nothing() {
         Spi::run("CREATE TABLE public.journal AS SELECT now() - n * interval '1 day' AS at FROM generate_series(0, 9) n").unwrap();
         for age in ["999999999 days", "100000000 years", "2147483647 days", "2562047788 hours"] {
-            assert_eq!(one::<i64>(&format!("SELECT iot.delete_old_rows('public.journal', 'at', '{age}')")), 0, "{age}");
+            assert_eq!(
+                one::<i64>(&format!("SELECT iot.delete_old_rows('public.journal', 'at', '{age}')")),
+                0,
+                "{age}"
+            );
         }
         assert_eq!(one::<i64>("SELECT count(*) FROM public.journal"), 10);
     }

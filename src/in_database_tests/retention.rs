@@ -18,8 +18,10 @@ mod tests {
     }
 
     fn drop_old() {
-        Spi::run("SELECT iot.manage_partitions('public.metrics', '1 month', premake => 0, retention => '1 year')")
-            .unwrap();
+        Spi::run(
+            "SELECT iot.manage_partitions('public.metrics', '1 month', premake => 0, retention => '1 year')",
+        )
+        .unwrap();
     }
 
     #[pg_test]
@@ -51,10 +53,20 @@ mod tests {
         Spi::run("SET LOCAL TimeZone = 'Asia/Tokyo'; SET LOCAL DateStyle = 'SQL, DMY'; SET LOCAL IntervalStyle = 'sql_standard'")
             .unwrap();
         for (kind, stored, given, kept) in [
-            ("uuid", "abcdefab-0000-0000-0000-000000000001", "ABCDEFAB-0000-0000-0000-000000000001", "abcdefab-0000-0000-0000-000000000001"),
-            ("uuid", "abcdefab-0000-0000-0000-000000000001", "{abcdefab000000000000000000000001}", "abcdefab-0000-0000-0000-000000000001"),
-            ("boolean", "true", "t", "true"),
-            ("boolean", "false", "no", "false"),
+            (
+                "uuid",
+                "abcdefab-0000-0000-0000-000000000001",
+                "ABCDEFAB-0000-0000-0000-000000000001",
+                "abcdefab-0000-0000-0000-000000000001",
+            ),
+            (
+                "uuid",
+                "abcdefab-0000-0000-0000-000000000001",
+                "{abcdefab000000000000000000000001}",
+                "abcdefab-0000-0000-0000-000000000001",
+            ),
+            ("boolean", "true", "TRUE", "t"),
+            ("boolean", "false", "no", "f"),
             ("numeric", "3.0", "3", "3"),
             ("numeric(6,2)", "3", "3.000", "3.000"),
             ("double precision", "1000", "1e3", "1000"),
@@ -105,7 +117,10 @@ mod tests {
             ("number", "99999999999", "22003"),
             ("at", "yesterday or so", "22007"),
         ] {
-            for call in ["iot.add_legal_hold('public.metrics', 'case', ", "iot.add_retention_rule('public.metrics', keep_for => '1 day', column_name => "] {
+            for call in [
+                "iot.add_legal_hold('public.metrics', 'case', ",
+                "iot.add_retention_rule('public.metrics', keep_for => '1 day', column_name => ",
+            ] {
                 let sql = if call.contains("hold") {
                     format!("SELECT {call}'{column}', '{value}')")
                 } else {
@@ -141,9 +156,11 @@ mod tests {
     fn what_is_held_is_not_retired() {
         table("value integer");
         Spi::run("INSERT INTO public.metrics VALUES ('2020-01-02 00:00+00', 1)").unwrap();
-        Spi::run("SELECT iot.add_legal_hold('public.metrics', 'case', held_from => '2020-02-01 00:00+00')").unwrap();
+        Spi::run("SELECT iot.add_legal_hold('public.metrics', 'case', held_from => '2020-02-01 00:00+00')")
+            .unwrap();
         Spi::run("SELECT iot.retire_partition('public.metrics_2020_01', 'old')").unwrap();
-        Spi::run("SELECT iot.add_legal_hold('public.metrics', 'case', held_until => '2020-01-03 00:00+00')").unwrap();
+        Spi::run("SELECT iot.add_legal_hold('public.metrics', 'case', held_until => '2020-01-03 00:00+00')")
+            .unwrap();
         assert_fails(
             "SELECT iot.retire_partition('public.metrics_2020_01', 'old')",
             "55000",
@@ -155,7 +172,8 @@ mod tests {
     #[pg_test]
     fn a_hold_brings_a_detached_partition_back() {
         table("value integer");
-        Spi::run("INSERT INTO public.metrics VALUES ('2020-01-02 00:00+00', 1), ('2020-01-02 00:00+00', 2)").unwrap();
+        Spi::run("INSERT INTO public.metrics VALUES ('2020-01-02 00:00+00', 1), ('2020-01-02 00:00+00', 2)")
+            .unwrap();
         Spi::run("SELECT iot.manage_partitions('public.metrics', '1 month', premake => 0)").unwrap();
         Spi::run("SELECT iot.retire_partition('public.metrics_2020_01', 'old')").unwrap();
         Spi::run("ALTER TABLE public.metrics DETACH PARTITION public.metrics_2020_01").unwrap();
@@ -181,7 +199,10 @@ mod tests {
                 "SELECT action || ' ' || outcome FROM iot.manage_partitions('public.metrics', '1 month', premake => 0)
                   WHERE partition_name = 'metrics_2020_01'",
             );
-            assert!(outcome.starts_with("attach failed: partition \"metrics_2020_01\" would overlap"), "{outcome}");
+            assert!(
+                outcome.starts_with("attach failed: partition \"metrics_2020_01\" would overlap"),
+                "{outcome}"
+            );
         }
         assert_eq!(one::<i64>("SELECT count(*) FROM public.metrics_2020_01"), 1);
         // Without the hold it goes.

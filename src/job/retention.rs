@@ -11,8 +11,8 @@ use super::{Claimed, Progress};
 use crate::catalog::maintenance::{TimeColumn, leaves, partition_column, time_columns};
 use crate::error::{IotError, IotResult};
 use crate::partition::{self, Outcome};
-use crate::pg::{parse, relation};
 use crate::pg::statement::Session;
+use crate::pg::{parse, relation};
 
 /// Rows deleted in one transaction, unless the job says otherwise.
 pub const BATCH: i64 = 10_000;

@@ -10,6 +10,7 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, name, pg_extern};
 
 use super::make::free_name;
 use super::{manage, require_owner};
+use crate::catalog::partition::column_type;
 use crate::catalog::partition_policy;
 use crate::catalog::plain_table::{self, PlainTable};
 use crate::error::{IotError, IotResult, OrRaise};
@@ -38,7 +39,7 @@ fn create(
 ) -> IotResult<(String, String, bool)> {
     let owner = require_owner(table)?;
     let (schema, name) = OpenRelation::look(table, |table| (table.schema(), table.name()));
-    partition_policy::interval(&interval)?;
+    partition_policy::interval_argument("chunk_time_interval", &interval)?;
     if OpenRelation::look(table, partition_bounds::time_column).is_ok_and(|found| found == column) {
         if !if_not_exists {
             return Err(IotError::new(
@@ -64,6 +65,7 @@ fn create(
         drop(OpenRelation::open(table, Lock::AccessExclusive));
         let plain = plain_table::load(session, table)?;
         check(session, &schema, &name, &plain)?;
+        check_column(session, table, &name, column)?;
         replace(session, &schema, &name, column, &plain)
     })?;
     let new = relation::named(&schema, &name)
@@ -94,6 +96,24 @@ fn check(session: &mut Session<'_>, schema: &str, name: &str, plain: &PlainTable
         .hint("Add it after create_hypertable(), or create the table with PARTITION BY RANGE and call iot.manage_partitions()."));
     }
     Ok(())
+}
+
+/// Refuses what no table can be partitioned by in time.
+fn check_column(session: &mut Session<'_>, table: Oid, name: &str, column: &str) -> IotResult<()> {
+    const HINT: &str = "Name a timestamptz, timestamp or date column of the table.";
+    match column_type(session, table, column)?.as_deref() {
+        Some("timestamp with time zone" | "timestamp without time zone" | "date") => Ok(()),
+        Some(other) => Err(IotError::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!("time_column_name \"{column}\" is a column of type {other}"),
+        )
+        .hint(HINT)),
+        None => Err(IotError::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+            format!("time_column_name \"{column}\" is no column of table \"{name}\""),
+        )
+        .hint(HINT)),
+    }
 }
 
 fn replace(

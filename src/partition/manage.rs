@@ -8,7 +8,7 @@ use pgrx::{PgLogLevel, PgSqlErrorCode, name, pg_extern};
 
 use super::run::{self, Action, Order, Outcome, Patience};
 use super::survey::age;
-use super::{newest_interval, require_owner, retire, tiers, upkeep, warn_of_locks};
+use super::{newest_interval, probe, require_owner, retire, tiers, upkeep, warn_of_locks};
 use crate::catalog::partition::{self, column_type};
 use crate::catalog::partition_policy::{self, Duplicates, Management, PartitionPolicy};
 use crate::error::{IotError, IotResult, OrRaise};
@@ -82,8 +82,10 @@ fn manage_partitions(
         name!(outcome, String),
     ),
 > {
-    let list = |given: Option<Vec<Option<String>>>| {
-        given.map(|list| list.into_iter().map(Option::unwrap_or_default).collect::<Vec<String>>())
+    let list = |argument: &str, given: Option<Vec<Option<String>>>| {
+        let list = given.map(|list| list.into_iter().collect::<Option<Vec<String>>>());
+        let is_null = || IotError::null_element(argument);
+        list.map(|list| list.ok_or_else(is_null).or_raise())
     };
     let wishes = Wishes {
         partition_interval,
@@ -92,13 +94,17 @@ fn manage_partitions(
         maximum_bytes,
         warm_after,
         cold_after,
-        tier_indexes: [list(hot_indexes), list(warm_indexes), list(cold_indexes)],
+        tier_indexes: [
+            list("hot_indexes", hot_indexes),
+            list("warm_indexes", warm_indexes),
+            list("cold_indexes", cold_indexes),
+        ],
         subpartition_by: subpartition_by.map(|by| by.to_lowercase()),
         subpartition_column: subpartition_column.map(|name| name.to_string_lossy().into_owned()),
-        subpartition_values: list(subpartition_values),
+        subpartition_values: list("subpartition_values", subpartition_values),
         subpartition_count,
-        leaf_key: list(leaf_key),
-        storage_parameters: list(storage_parameters),
+        leaf_key: list("leaf_key", leaf_key),
+        storage_parameters: list("storage_parameters", storage_parameters),
     };
     let order = Order { dry_run: dry_run == Some(true), force: force == Some(true), ..Order::default() };
     let actions = parent
@@ -146,6 +152,13 @@ fn manage_or_put_off(table: Oid, wishes: Wishes, order: Order) -> IotResult<Vec<
 /// what PostgreSQL raises.
 pub fn manage(table: Oid, wishes: Wishes, order: Order) -> IotResult<Vec<Action>> {
     require_owner(table)?;
+    if relation::is_temporary(table) {
+        return Err(IotError::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("table \"{}\" is temporary", relation::name_of(table).unwrap_or_default()),
+        )
+        .hint("Name a table that stays: no other session could look after this one."));
+    }
     let (_, _settings) = Patience::begin();
     with_session(|session| {
         let (time_column, time_type) = OpenRelation::look(table, |parent| {
@@ -158,7 +171,12 @@ pub fn manage(table: Oid, wishes: Wishes, order: Order) -> IotResult<Vec<Action>
             Some(stored) => stored,
             None => first_policy(table)?,
         };
+        let wants_shape =
+            wishes.storage_parameters.is_some() || wishes.tier_indexes.iter().any(Option::is_some);
         let policy = choose(session, table, wishes, stored, time_type)?;
+        if wants_shape {
+            probe::check(session, table, &policy)?;
+        }
         if is_news && !order.dry_run {
             partition_policy::store(session, table, &time_column, policy.clone())?;
         }
@@ -206,7 +224,7 @@ fn choose(
 ) -> IotResult<PartitionPolicy> {
     let before = stored.management;
     let interval_given = wishes.partition_interval.unwrap_or(stored.interval_given);
-    let interval = partition_policy::interval(&interval_given)?;
+    let interval = partition_policy::interval_argument("partition_interval", &interval_given)?;
     if interval == PartitionInterval::Hour && time_type == TimeType::Date {
         return Err(IotError::invalid_argument("partition_interval 1 hour is shorter than a date")
             .hint("A table partitioned by a date takes intervals of 1 day or more."));
@@ -318,6 +336,10 @@ fn choose_subpartitions(
         }
         return Ok(());
     };
+    if !["list", "hash"].contains(&by.as_str()) {
+        return Err(IotError::invalid_argument(format!("subpartition_by cannot be \"{by}\""))
+            .hint("Choose among: list, hash, none."));
+    }
     let column = column.ok_or_else(|| IotError::null_argument("subpartition_column"))?;
     for name in management.leaf_key.iter().chain([&column]) {
         if column_type(session, table, name)?.is_none() {
@@ -333,7 +355,7 @@ fn choose_subpartitions(
             return Err(IotError::null_argument("subpartition_values"));
         }
         "list" => management.subpartition_count = None,
-        "hash" => {
+        _ => {
             if !management.subpartition_count.is_some_and(|count| (1..=1000).contains(&count)) {
                 return Err(IotError::invalid_argument(format!(
                     "subpartition_count {} is not between 1 and 1000",
@@ -342,10 +364,6 @@ fn choose_subpartitions(
                 .hint("Give the number of sub-partitions of each partition."));
             }
             management.subpartition_values.clear();
-        }
-        other => {
-            return Err(IotError::invalid_argument(format!("subpartition_by cannot be \"{other}\""))
-                .hint("Choose among: list, hash, none."));
         }
     }
     if in_schema_iot(c"sensor_data") == Some(table) {

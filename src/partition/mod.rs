@@ -4,6 +4,7 @@ mod hypertable;
 mod list;
 mod make;
 mod manage;
+mod probe;
 mod retire;
 mod rewrite;
 mod rules;

@@ -53,9 +53,9 @@ pub fn drop_partitions(
     }
     // Held since the plan was made: the next one keeps the rows.
     let held = new_holds(session, table, &survey.rules)?;
-    let (held, victims): (Vec<_>, Vec<_>) = victims.into_iter().partition(|(number, _)| {
-        held.iter().any(|hold| hold.overlaps(&survey.partitions[*number].1))
-    });
+    let (held, victims): (Vec<_>, Vec<_>) = victims
+        .into_iter()
+        .partition(|(number, _)| held.iter().any(|hold| hold.overlaps(&survey.partitions[*number].1)));
     actions.extend(held.iter().map(|(number, step)| survey.action(*number, step, Outcome::Deferred)));
     // With the parent locked, only those who read a partition by its own name are left.
     let (free, busy): (Vec<_>, Vec<_>) = victims.into_iter().partition(|(number, _)| {
@@ -82,9 +82,9 @@ pub fn drop_partitions(
         let outcome = match (&together, victim(number)) {
             (Attempt::Done(()), _) => Outcome::Done,
             // One of them stands in the way: the others go without it.
-            (_, Some(victim)) => outcome(transaction::attempt(|| {
-                drop_all(session, table, steward, is_referenced, &[victim])
-            })?),
+            (_, Some(victim)) => {
+                outcome(transaction::attempt(|| drop_all(session, table, steward, is_referenced, &[victim]))?)
+            }
             (_, None) => Outcome::Deferred,
         };
         actions.push(survey.action(number, step, outcome));
@@ -186,8 +186,11 @@ pub fn finish(
             }
             session.run(&format!("DROP TABLE {qualified_name}"))
         })?;
-        let (verb, reason) =
-            if is_held { ("attach", "a legal hold was made after it was detached") } else { ("drop", "detached before") };
+        let (verb, reason) = if is_held {
+            ("attach", "a legal hold was made after it was detached")
+        } else {
+            ("drop", "detached before")
+        };
         actions.push(Action {
             verb,
             partition: name,
@@ -202,8 +205,7 @@ pub fn finish(
 }
 
 /// All of time.
-const EVER: PartitionRange =
-    PartitionRange { start: Timestamp::NEGATIVE_INFINITY, end: Timestamp::INFINITY };
+const EVER: PartitionRange = PartitionRange { start: Timestamp::NEGATIVE_INFINITY, end: Timestamp::INFINITY };
 
 /// Gives a partition that was detached to be dropped its place back. Where that is taken it stays what it is, a table of
 /// its own, until somebody sees to it: the error tells.

@@ -5,8 +5,8 @@ use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_identifier;
 
 use super::make::{Indexes, Workshop, free_name};
-use super::rules::{new_holds, rows_of};
 use super::retire::drop_tables;
+use super::rules::{new_holds, rows_of};
 use super::run::{Action, Outcome, Steward, locked, log_forced, outcome};
 use super::survey::Survey;
 use crate::catalog::partition;

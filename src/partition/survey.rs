@@ -9,6 +9,7 @@ use iot_core::time::Timestamp;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::Oid;
 
+use super::run::unless_locked;
 use super::tiers;
 use crate::catalog::partition::{self, Facts};
 use crate::catalog::partition_policy::PartitionPolicy;
@@ -101,7 +102,11 @@ impl Survey {
             return Err(error);
         }
         if facts.is_empty() && plan.steps.iter().any(|step| !matches!(step, Step::Create(_))) {
-            facts = partition::facts(session, table, true)?;
+            // Sizes are for people here: who has a partition to himself must not keep the others.
+            facts = match unless_locked(|| partition::facts(session, table, true))? {
+                Some(facts) => facts,
+                None => partition::facts(session, table, false)?,
+            };
         }
         Ok(Self { partitions, existing, facts, settings, rules, states, plan })
     }

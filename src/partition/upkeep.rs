@@ -41,8 +41,13 @@ fn delete_old_rows(
     let delete = || {
         let relation = relation.ok_or_else(|| IotError::null_argument("relation"))?;
         let time_column = time_column.ok_or_else(|| IotError::null_argument("time_column"))?;
+        let older_than = older_than.ok_or_else(|| IotError::null_argument("older_than"))?;
+        if age(&older_than).is_none() {
+            return Err(IotError::invalid_argument(format!("older_than {older_than} is not positive"))
+                .hint("Give how long rows are kept, such as '90 days'."));
+        }
         let wanted = Retention {
-            drop_after: older_than.ok_or_else(|| IotError::null_argument("older_than"))?,
+            drop_after: older_than,
             time_column: Some(time_column.to_string_lossy().into_owned()),
             condition,
             dry_run: dry_run == Some(true),
@@ -319,7 +324,7 @@ pub fn retain(session: &mut Session<'_>, table: Oid, wanted: &Retention) -> IotR
     if kind == PARTITIONED {
         if wanted.condition.is_some() || wanted.time_column.is_some() {
             return Err(IotError::invalid_argument("a partitioned table loses whole partitions").hint(
-                "Leave condition and time_column out; iot.add_retention_rule() tells which rows stay longer.",
+                "Use iot.drop_old_partitions(), or a policy without condition and time_column; iot.add_retention_rule() tells which rows stay longer.",
             ));
         }
         let order =

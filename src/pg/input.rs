@@ -61,8 +61,7 @@ pub fn canonical(type_oid: pg_sys::Oid, text: &str) -> IotResult<String> {
 /// The operator by which two values of a type are the same, if it has one.
 pub fn equality_operator(type_oid: pg_sys::Oid) -> Option<pg_sys::Oid> {
     // SAFETY: looks in the type cache, whose entries are never freed.
-    let operator =
-        unsafe { (*pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr };
+    let operator = unsafe { (*pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr };
     (operator != pg_sys::InvalidOid).then_some(operator)
 }
 

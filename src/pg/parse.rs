@@ -30,7 +30,9 @@ pub fn check_expression(argument: &str, text: &str) -> IotResult<()> {
     match transaction::catch(|| Ok(is_one_expression(&c_text))) {
         Ok(true) => Ok(()),
         Ok(false) => Err(refusal("there is more to it")),
-        Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_SYNTAX_ERROR => Err(refusal(&failure.message)),
+        Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_SYNTAX_ERROR => {
+            Err(refusal(&failure.message))
+        }
         Err(failure) => Err(failure.into()),
     }
 }
@@ -50,7 +52,9 @@ fn is_one_expression(text: &CString) -> bool {
         }
         let targets = PgList::<pg_sys::ResTarget>::from_pg((*select).targetList);
         let is_alone = targets.len() == 1
-            && targets.get_ptr(0).is_some_and(|target| (*target).name.is_null() && (*target).indirection.is_null());
+            && targets
+                .get_ptr(0)
+                .is_some_and(|target| (*target).name.is_null() && (*target).indirection.is_null());
         is_alone
             && [(*select).distinctClause, (*select).fromClause, (*select).groupClause, (*select).windowClause]
                 .iter()

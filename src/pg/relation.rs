@@ -134,6 +134,12 @@ pub fn exists(relation: pg_sys::Oid) -> bool {
     unsafe { pg_sys::get_rel_relkind(relation) != 0 }
 }
 
+/// Whether it goes with its session.
+pub fn is_temporary(relation: pg_sys::Oid) -> bool {
+    // SAFETY: a catalogue cache look-up of what exists.
+    exists(relation) && unsafe { pg_sys::get_rel_persistence(relation) } as u8 == pg_sys::RELPERSISTENCE_TEMP
+}
+
 /// Whether it is a partition of something.
 pub fn is_partition(relation: pg_sys::Oid) -> bool {
     // SAFETY: a catalogue cache look-up; what does not exist is none.

@@ -25,6 +25,12 @@ pub unsafe extern "C-unwind" fn iot_registry_changed(call: pg_sys::FunctionCallI
     // SAFETY: passed on from the caller; the relation of a trigger call is open.
     let table = unsafe { (*(*trigger_data(call)).tg_relation).rd_id };
     invalidation::announce_change(table);
+    // What is kept of rules is kept with the policy: not everybody may read them, and so not watch them either.
+    if in_schema_iot(c"retention_rule") == Some(table)
+        && let Some(policy) = in_schema_iot(c"partition_policy")
+    {
+        invalidation::announce_change(policy);
+    }
     pg_sys::Datum::from(0)
 }
 

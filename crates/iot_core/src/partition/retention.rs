@@ -38,7 +38,9 @@ impl Rule {
     fn keeps(&self, range: PartitionRange, now: Timestamp) -> Option<bool> {
         match self.lifetime {
             Lifetime::For(age) => Some(range.end > age.before(now)),
-            Lifetime::Hold { from, until } => range.overlaps(&PartitionRange { start: from, end: until }).then_some(true),
+            Lifetime::Hold { from, until } => {
+                range.overlaps(&PartitionRange { start: from, end: until }).then_some(true)
+            }
         }
     }
 }
