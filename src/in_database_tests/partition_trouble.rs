@@ -96,6 +96,7 @@ mod tests {
         months("");
         Spi::run(
             "CREATE ROLE before; CREATE ROLE after; GRANT USAGE, CREATE ON SCHEMA public TO before, after;
+             GRANT USAGE ON SCHEMA iot TO before, after;
              ALTER TABLE public.metrics OWNER TO before; ALTER TABLE public.metrics_2024_01 OWNER TO before;
              ALTER TABLE public.metrics_2024_02 OWNER TO before; ALTER TABLE public.metrics_2024_03 OWNER TO before;
              SELECT iot.manage_partitions('public.metrics', '1 month', premake => 0);
@@ -205,7 +206,7 @@ mod tests {
         Spi::run(
             "CREATE TEMPORARY TABLE passing (at timestamptz NOT NULL) PARTITION BY RANGE (at);
              CREATE TABLE public.plain (k integer, at timestamptz NOT NULL);
-             CREATE VIEW public.sight AS SELECT * FROM public.plain",
+             CREATE TABLE public.seen AS SELECT now() AS at; CREATE VIEW public.sight AS SELECT * FROM public.seen",
         )
         .unwrap();
         months("");

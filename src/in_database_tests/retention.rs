@@ -96,14 +96,16 @@ mod tests {
             assert_eq!(value, kept, "{kind}");
             drop_old();
             assert_eq!(one::<i64>("SELECT count(*) FROM public.metrics"), 1, "{kind} {given}");
-            // What came in another form, by a restore or an UPDATE, finds them as well.
-            Spi::run(&format!(
-                "UPDATE iot.partition_state SET settled = NULL;
-                 UPDATE iot.retention_rule SET column_value = $v${given}$v$ WHERE column_value !~ '/|^1 0|21:00'"
-            ))
-            .unwrap();
-            drop_old();
-            assert_eq!(one::<i64>("SELECT count(*) FROM public.metrics"), 1, "{kind} {given}");
+            // What came in another form, by a restore or an UPDATE, finds them as well, if it means the same to everybody.
+            if !["2020-01-01 21:00", "04/05/2020", "1 0:00:00"].contains(&given) {
+                Spi::run(&format!(
+                    "UPDATE iot.partition_state SET settled = NULL;
+                     UPDATE iot.retention_rule SET column_value = $v${given}$v$ WHERE rule_id = {hold}"
+                ))
+                .unwrap();
+                drop_old();
+                assert_eq!(one::<i64>("SELECT count(*) FROM public.metrics"), 1, "{kind} {given}");
+            }
             Spi::run("DROP TABLE public.metrics").unwrap();
         }
     }
