@@ -1,5 +1,6 @@
 //! Time partitions: made ahead and on demand, indexed by tier, dropped when their time has come. The plans are the core's.
 
+mod drop_old;
 mod hypertable;
 mod list;
 mod make;

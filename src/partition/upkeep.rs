@@ -8,7 +8,7 @@ use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
 use pgrx::{PgSqlErrorCode, pg_extern};
 
-use super::manage;
+use super::drop_old;
 use super::run::{self, Action, Order, Outcome};
 use super::survey::{Scope, Survey, age};
 use super::{require_owner, retire};
@@ -329,7 +329,7 @@ pub fn retain(session: &mut Session<'_>, table: Oid, wanted: &Retention) -> IotR
         }
         let order =
             Order { dry_run: wanted.dry_run, force: wanted.force, only_retention: true, ..Order::default() };
-        let actions = manage::drop_older(session, table, wanted.drop_after, order)?;
+        let actions = drop_old::drop_older(session, table, wanted.drop_after, order)?;
         return Ok(Retained { actions, rows: 0, has_more: false });
     }
     if kind != PLAIN {
