@@ -308,7 +308,7 @@ def test_dump_and_restore_keep_settings_rules_and_what_is_between(metrics, clust
                                         warm_after => '2 days', cold_after => '5 days', hot_indexes => ARRAY['(load)'],
                                         storage_parameters => ARRAY['fillfactor=90'])""")
     database.execute("SELECT iot.add_retention_rule('metrics', 'device', '7', '30 days', 'slow machine')")
-    database.execute("SELECT iot.add_legal_hold('metrics', 'case 12', 'device', '8')")
+    database.execute("SELECT iot.add_legal_hold('metrics', 'case 12', 'device', '8', now() - interval '2 days')")
     database.execute("INSERT INTO iot.retention_guard (parent, guard_name, complete_until) VALUES ('metrics', 'hourly', 'infinity')")
     database.execute(f"SELECT iot.retire_partition('{oldest}', 'to be dropped')")
     database.execute(f"ALTER TABLE metrics DETACH PARTITION {oldest} CONCURRENTLY")

@@ -63,7 +63,8 @@ fn list(parent: Oid) -> IotResult<Vec<Line>> {
                     Step::Blocked { partition, .. } => (*partition, "blocked"),
                     Step::Index { partition, .. } => (*partition, "index"),
                 };
-                (partition == number).then(|| (action.to_owned(), Some(now), Some(step.to_string())))
+                (partition == number)
+                    .then(|| (action.to_owned(), Some(clock::transaction_start()), Some(step.to_string())))
             })
         };
         Ok(survey
