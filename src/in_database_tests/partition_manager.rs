@@ -362,7 +362,7 @@ mod tests {
         );
         assert_eq!(
             one::<i64>("SELECT count(*) FROM iot.partitions WHERE next_action = 'keep' AND tier = 'hot'"),
-            4
+            12
         );
         Spi::run("SELECT iot.manage_partitions('iot.processed_data', retention => '30 days')").unwrap();
         Spi::run("SELECT iot.setup(premake => 2)").unwrap();

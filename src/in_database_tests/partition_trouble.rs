@@ -139,7 +139,7 @@ mod tests {
                 "SELECT count(*) FROM pg_inherits JOIN pg_class ON oid = inhrelid
                   WHERE inhparent = 'public.metrics'::regclass AND pg_get_userbyid(relowner) = 'after'"
             ),
-            3
+            2
         );
         Spi::run("SET ROLE after").unwrap();
         assert_eq!(actions("'public.metrics', retention => '1 year'"), "2 drop done");
