@@ -10,4 +10,7 @@ export IOT_PG_CONFIG
 say "pytest"
 # ARGS may quote: ARGS="-k 'dump or crash'".
 eval "arguments=(${ARGS:-})"
-exec "$TOOLING/venv/bin/python" -m pytest -q tests --ignore tests/house/test_house.py "${arguments[@]}"
+# Files are shared out to processes: each has clusters of its own, and most tests wait more than they work.
+processes=$(nproc)
+[ "$processes" -le 4 ] || processes=4
+exec "$TOOLING/venv/bin/python" -m pytest -q -n "$processes" --dist loadfile tests --ignore tests/house/test_house.py "${arguments[@]}"

@@ -100,7 +100,7 @@ mod tests {
                 "add_job('x', '1 hour', NULL, 'vacuum', parameters => '{\"full\": true}')",
                 "22023",
                 "\"full\"",
-                "no parameters",
+                "work_mem",
             ),
             ("add_job('x', '1 hour', 'SELECT 1', parameters => '[]')", "22023", "no JSON object", "'{}'"),
             (
