@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from cluster import wait_until
+from cluster import Database, wait_until
 from factory import add_sensor, process
 from test_sessions import run_together
 
@@ -107,3 +107,37 @@ def test_a_policy_is_cached_until_it_changes(database):
         database.execute("SELECT iot.setup(duplicates => 'last')")
         process(other, sensor, 3, AT)
     assert stored(database) == [(3, 0)]
+
+
+@pytest.mark.parametrize("road", ["arrays", "copy"])
+def test_what_replaces_within_a_batch_is_worth_single_calls(cluster, road):
+    """Scores and results of rules as well: the replaced reading had its turn."""
+    minutes = [(0, 10), (1, 20), (2, 30), (1, 21), (3, 31), (1, 22), (4, 40)]
+    readings = [(f"2026-03-01 00:{minute:02}:00+00", value) for minute, value in minutes]
+    found = []
+    for batched in (False, True):
+        database = Database(cluster)
+        try:
+            database.execute("CREATE EXTENSION iot_ext; SELECT iot.setup(duplicates => 'last')")
+            _, sensor = add_sensor(database)
+            database.execute("UPDATE iot.sensors SET quality_limits = '{\"maximum_rate\": 0.1}'")
+            database.execute("INSERT INTO iot.data_processing_rules (rule_name, rule_type, rule_definition)"
+                             " VALUES ('average', 'moving_average', '{\"readings\": 3}')")
+            if not batched:
+                for at, value in readings:
+                    process(database.connection, sensor, value, at)
+            elif road == "arrays":
+                database.execute("SELECT iot.ingest(%s::uuid[], %s::timestamptz[], %s::float8[])",
+                                 ([sensor] * len(readings), [at for at, _ in readings], [value for _, value in readings]))
+            else:
+                with database.connection.cursor().copy(
+                        "COPY iot.readings (sensor_id, measurement_timestamp, measurement_value) FROM STDIN") as copy:
+                    for at, value in readings:
+                        copy.write_row((sensor, at, value))
+            found.append(database.rows(
+                "SELECT measurement_timestamp, measurement_value, quality_flags, anomaly_score, processed_value"
+                "  FROM iot.sensor_data d LEFT JOIN iot.processed_data p USING (sensor_id, measurement_timestamp) ORDER BY 1"))
+        finally:
+            database.drop()
+    assert [value for _, value, *_ in found[0]] == [10, 22, 30, 31, 40]
+    assert found[0] == found[1]

@@ -347,3 +347,14 @@ def test_jobs_are_counted(database):
                            " late_by FROM iot.iot_stat_jobs WHERE job_id = %s", (job,))
     assert counted == (3, 0, 3, True, True, None)
     assert database.row("SELECT runs_kept, is_paused FROM iot.iot_stat_jobs WHERE job_id = %s", (late,)) == (0, True)
+
+
+def test_an_age_beyond_all_time_deletes_nothing(database):
+    database.execute("CREATE TABLE public.log (at timestamptz, day date)")
+    database.execute("INSERT INTO public.log VALUES (now(), now()::date), ('2000-01-01', '2000-01-01')")
+    for column in ("at", "day"):
+        job = database.value("SELECT iot.add_retention_policy('public.log', '999999999 days', time_column => %s,"
+                             " initial_start => '2100-01-01 00:00+00')", (column,))
+        run(database, job)
+        assert database.value("SELECT count(*) FROM public.log") == 2
+        database.execute("SELECT iot.delete_job(%s)", (job,))

@@ -15,6 +15,7 @@ use super::matches::Matches;
 use super::memory::Wanted;
 use super::offered::{Measured, Offered};
 use super::overlay::{self, Room};
+use super::pieces;
 use super::profile::{self, Profile};
 use super::recall;
 use super::rejection::Rejection;
@@ -104,8 +105,16 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
         [] => Ok(Outcome::default()),
         // What one call takes for one reading is gone with the call.
         [_] => run_in_place(offered),
-        _ => in_scratch(c"iot_ext batch", || run_in_place(offered)),
+        _ => pieces::run(offered),
     }
+}
+
+/// As [`run`], of readings that do not replace each other.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_whole(offered: &[Offered<'_>]) -> IotResult<Outcome> {
+    in_scratch(c"iot_ext batch", || run_in_place(offered))
 }
 
 fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {

@@ -13,6 +13,7 @@ mod matches;
 pub mod memory;
 pub mod offered;
 pub mod overlay;
+mod pieces;
 pub mod profile;
 pub mod recall;
 pub mod rejection;

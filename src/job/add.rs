@@ -283,7 +283,7 @@ fn check_retention(session: &mut Session<'_>, job: &Job, table: Oid) -> IotResul
         return Ok(());
     }
     let column = age_column(session, table, retention.time_column.as_deref())?;
-    let statement = retention.statement(table, &column)?;
+    let statement = retention.statement(session, table, &column)?;
     let _owner = ActingAs::restricted(job.owner);
     session.run(&format!("EXPLAIN {statement}"))
 }

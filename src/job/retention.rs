@@ -1,5 +1,7 @@
 //! What is old enough is dropped by the partition, or deleted in small batches.
 
+use iot_core::partition::Age;
+use iot_core::time::Timestamp;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
@@ -12,7 +14,7 @@ use crate::catalog::maintenance::{TimeColumn, leaves, partition_column, time_col
 use crate::error::{IotError, IotResult};
 use crate::partition::{self, Outcome};
 use crate::pg::statement::Session;
-use crate::pg::{parse, relation};
+use crate::pg::{clock, parse, relation};
 
 /// Rows deleted in one transaction, unless the job says otherwise.
 pub const BATCH: i64 = 10_000;
@@ -82,26 +84,27 @@ impl Retention {
             && relation::kind_and_owner(table).is_some_and(|(kind, _)| kind == PARTITIONED)
     }
 
-    /// The rows that are old enough, as a condition in SQL. Days and months are counted in UTC.
-    fn old_rows(&self, column: &TimeColumn) -> String {
-        let name = quote_identifier(&column.name);
-        let age = quote_literal(&self.drop_after);
-        let zone = if column.has_zone { " AT TIME ZONE 'UTC'" } else { "" };
+    /// The rows that are old enough at the start of the transaction, as a condition in SQL. Days and months are counted in UTC;
+    /// an age beyond all time is that of no row.
+    fn old_rows(&self, session: &mut Session<'_>, column: &TimeColumn) -> IotResult<String> {
+        let age = interval(session, &self.drop_after)?;
+        let age = Age::new(age.months(), age.days(), age.micros());
+        let now = clock::transaction_start();
+        let horizon = age.map_or(Timestamp::NEGATIVE_INFINITY, |age| age.before(now)).to_utc_literal();
+        let horizon = if column.has_zone { horizon } else { horizon.replacen("+00", "", 1) };
         // On a line of its own, should it end in a comment.
         let condition =
             self.condition.as_deref().map(|condition| format!(" AND ({condition}\n)")).unwrap_or_default();
-        format!(
-            "{name} < (pg_catalog.timezone('UTC', pg_catalog.now()) - {age}::pg_catalog.interval){zone}{condition}"
-        )
+        Ok(format!("{} < {}{condition}", quote_identifier(&column.name), quote_literal(horizon)))
     }
 
     /// The statement that deletes a batch of a table without partitions.
     ///
     /// # Errors
-    /// 42P01 when it is gone.
-    pub fn statement(&self, table: Oid, column: &TimeColumn) -> IotResult<String> {
+    /// 42P01 when it is gone; 22007 for an age that is no interval.
+    pub fn statement(&self, session: &mut Session<'_>, table: Oid, column: &TimeColumn) -> IotResult<String> {
         let name = relation::qualified_name_of(table).ok_or_else(gone)?;
-        let (old, batch) = (self.old_rows(column), self.batch_size);
+        let (old, batch) = (self.old_rows(session, column)?, self.batch_size);
         Ok(format!(
             "DELETE FROM ONLY {name} WHERE ctid = ANY (ARRAY(\
              SELECT ctid FROM ONLY {name} WHERE {old} LIMIT {batch} FOR UPDATE SKIP LOCKED))"
@@ -159,7 +162,10 @@ pub fn step(session: &mut Session<'_>, claimed: &mut Claimed) -> IotResult<Progr
             0
         } else {
             let column = age_column(session, leaf, retention.time_column.as_deref())?;
-            session.run_counting(&retention.statement(leaf, &column)?)?
+            {
+                let statement = retention.statement(session, leaf, &column)?;
+                session.run_counting(&statement)?
+            }
         };
         progress = count(claimed, "rows_deleted", deleted, batch as usize);
         if progress == Progress::Done {
