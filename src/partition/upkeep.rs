@@ -189,7 +189,9 @@ fn statements_for(
     let literal = format!("{}::pg_catalog.regclass", quote_literal(name));
     let steps = &survey.plan.steps;
     let makes = steps.iter().any(|step| matches!(step, Step::Create(_)));
-    let premake = makes.then(|| Part::one(name, format!("SELECT iot.premake_partitions({literal})")));
+    // What can be made is committed by the first call; where something is left, the second one fails and tells why.
+    let premake = format!("SELECT iot.premake_partitions({literal})");
+    let premake = makes.then(|| Part { about: name.to_owned(), statements: vec![premake; 2] });
     let has_default = OpenRelation::look(table, partition_bounds::default_partition)?.is_some();
     let mut rest = retire::statements(table, &survey, has_default);
     let analyze = !rest.is_empty() || is_analyze_due(session, table, policy)?;
