@@ -1,7 +1,7 @@
 //! Under the policy `last` a reading may replace one that came earlier in the same batch. Then the batch is done in pieces, as
 //! if they had been batches of their own: what replaces finds what it replaces stored, scored and processed.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use iot_core::time::Timestamp;
 
@@ -48,16 +48,22 @@ fn is_in_order(offered: &[Offered<'_>]) -> bool {
     })
 }
 
-/// Where pieces end in which no sensor has a time twice.
+/// Where pieces end: before a reading that has sensor and time of one in the same piece, and before one of a sensor of which the
+/// piece has replaced a reading, as it is scored by what is stored then.
 fn ends(offered: &[Offered<'_>]) -> Vec<usize> {
-    let mut seen = HashSet::with_capacity(offered.len());
+    let mut piece_of: HashMap<([u8; 16], Timestamp), usize> = HashMap::with_capacity(offered.len());
+    let mut replaced_in: KeyMap<usize> = KeyMap::default();
     let mut ends = Vec::new();
     for (number, reading) in offered.iter().enumerate() {
         let Some(at) = reading.measured_at else { continue };
-        if !seen.insert((reading.sensor_id, at.0)) {
+        let sensor = reading.sensor_id;
+        let replaces = piece_of.get(&(sensor, at)).copied();
+        if replaces == Some(ends.len()) || replaced_in.get(&sensor) == Some(&ends.len()) {
             ends.push(number);
-            seen.clear();
-            seen.insert((reading.sensor_id, at.0));
+        }
+        piece_of.insert((sensor, at), ends.len());
+        if replaces.is_some() {
+            replaced_in.insert(sensor, ends.len());
         }
     }
     ends.push(offered.len());

@@ -21,7 +21,7 @@ mod retention;
 mod run;
 mod schedule;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use iot_core::job::Outcome;
 use iot_core::job::{Failure, Kind};
@@ -155,12 +155,21 @@ fn claim_locked(session: &mut Session<'_>, job_id: i64, now: Timestamp) -> IotRe
     begin(session, job, now).map(Some)
 }
 
+/// Whoever looks whether a run goes on has its lock for a moment: so long it is waited for.
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Takes a job whether it is due or not, for the command of a session.
 ///
 /// # Errors
 /// 55006 when it is running, 55000 when its target is not ready.
 fn claim_by_hand(session: &mut Session<'_>, job: Job, now: Timestamp) -> IotResult<Claimed> {
-    if !job_lock::try_take(job.job_id, true) {
+    let asked = Instant::now();
+    while !job_lock::try_take(job.job_id, true) {
+        if asked.elapsed() < LONGEST_LOOK {
+            relation::pause(LOOK);
+            continue;
+        }
         return Err(IotError::new(
             PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             format!("job \"{}\" is running", job.name),
