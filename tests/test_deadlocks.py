@@ -1,5 +1,6 @@
 """Sessions that store readings wait for each other in one order, whatever the order they offer them in."""
 
+import json
 import threading
 from datetime import timedelta
 
@@ -190,3 +191,36 @@ def test_states_are_written_down_in_one_order():
             "SELECT count(*), bool_and(sensor_id > before) FROM (SELECT sensor_id, lag(sensor_id) OVER (ORDER BY ctid) AS before"
             " FROM iot.sensor_state) AS s") == (12_000, True)
         assert database.value("SELECT last_seen_at IS NOT NULL FROM iot.devices")
+
+
+def register(database, device_keys, sensor_names):
+    messages = [{**key, "sensor_name": name, "sensor_type": "flow", "value": 1}
+                for key in device_keys for name in sensor_names]
+    with database.connect() as connection:
+        return connection.execute("SELECT accepted, rejected FROM iot.ingest(%s::jsonb, register_unknown => true)",
+                                  (json.dumps(messages),)).fetchone()
+
+
+@pytest.mark.parametrize("what", ["devices", "sensors"])
+def test_what_is_new_is_registered_in_one_order(database, what):
+    device, _ = add_sensor(database, "D-1")
+    if what == "devices":
+        held = "INSERT INTO iot.devices (external_id) VALUES ('m')"
+        batches = [([{"deviceId": key} for key in keys], ["flow"]) for keys in (("x", "m", "y"), ("y", "x"))]
+    else:
+        held = ("INSERT INTO iot.sensors (device_id, sensor_name, sensor_type, unit_of_measure)"
+                f" VALUES ('{device}', 'm', 'flow', '')")
+        batches = [([key], names) for key, names in (({"device_id": str(device)}, ("x", "m", "y")),
+                                                     ({"device_serial_number": "D-1"}, ("y", "x")))]
+    with database.connect(autocommit=False) as holder:
+        holder.execute(held)
+        first, first_results = in_background(lambda: register(database, *batches[0]))
+        wait_until(lambda: waiting(database) == 1, what="the first batch waits")
+        second, second_results = in_background(lambda: register(database, *batches[1]))
+        wait_until(lambda: second_results or waiting(database) == 2, what="the second batch is done, or waits")
+        holder.commit()
+    for thread in (first, second):
+        thread.join(60)
+        assert not thread.is_alive()
+    assert (first_results, second_results) == ([(3, 0)], [(2, 0)])
+    assert database.value("SELECT count(*) FROM iot.sensors WHERE sensor_type = 'flow'") == 3

@@ -6,13 +6,20 @@ use crate::error::IotResult;
 use crate::pg::statement::Session;
 use crate::statement;
 
+/// Which key of a device a message gives, and the key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DeviceKey {
+    /// `id`, `serial`, `external`, or `any` of the last two.
+    pub kind: &'static str,
+    /// The key.
+    pub key: String,
+}
+
 /// How a message names a sensor: by a device and what the sensor is there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SensorReference {
-    /// Which key of the device is given: `id`, `serial`, `external`, or `any` of the last two.
-    pub device_key: &'static str,
-    /// The key.
-    pub device: String,
+    /// The device.
+    pub device: DeviceKey,
     /// Name of the sensor on the device.
     pub sensor_name: Option<String>,
     /// What it measures.
@@ -56,8 +63,8 @@ pub fn resolve(
     let rows = session.execute(
         &RESOLVE,
         &[
-            column(|reference| Some(reference.device_key.to_owned())).into(),
-            column(|reference| Some(reference.device.clone())).into(),
+            column(|reference| Some(reference.device.kind.to_owned())).into(),
+            column(|reference| Some(reference.device.key.clone())).into(),
             column(|reference| reference.sensor_name.clone()).into(),
             column(|reference| reference.sensor_type.clone()).into(),
         ],
@@ -70,21 +77,26 @@ pub fn resolve(
     Ok(found)
 }
 
-/// A device and sensor to be registered because a message named them.
-#[derive(Clone, Debug, Default)]
-pub struct NewSensor {
-    /// Key of the device, where the message gave one.
-    pub device_id: Option<Uuid>,
+/// A device to be registered because a message named it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NewDevice {
     /// Key of the device in the application.
     pub external_id: Option<String>,
     /// Serial number of the device.
     pub serial_number: Option<String>,
+    /// Key of the device, where the message gave one.
+    pub device_id: Option<[u8; 16]>,
     /// Name of the device.
     pub device_name: Option<String>,
     /// Name of the device's type; used where such a type exists.
     pub device_type: Option<String>,
     /// Where the device is.
     pub location: Option<String>,
+}
+
+/// A sensor to be registered because a message named it.
+#[derive(Clone, Debug)]
+pub struct NewSensor {
     /// Key of the sensor, where the message gave one.
     pub sensor_id: Option<Uuid>,
     /// Name of the sensor.
@@ -98,6 +110,63 @@ pub struct NewSensor {
 }
 
 statement!(
+    REGISTERED: (UUIDARRAYOID)
+    "SELECT s.sensor_id FROM iot.sensors s WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1)");
+
+/// Which of `sensor_ids` are registered.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn registered(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<Vec<Uuid>> {
+    let rows = session.execute(&REGISTERED, &[sensor_ids.into()])?;
+    let mut found = Vec::with_capacity(rows.count());
+    rows.for_each(|row| {
+        found.push(row.get(1)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+statement!(
+    /// An external id counts within the caller's organization, where it is unique, and before a serial number.
+    FIND_DEVICES: (TEXTARRAYOID, TEXTARRAYOID)
+    "SELECT o.number, d.device_id
+       FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS o (kind, key, number)
+      CROSS JOIN LATERAL (
+            SELECT f.device_id FROM (
+                SELECT c.device_id, 1 AS rank FROM iot.devices c
+                 WHERE o.kind OPERATOR(pg_catalog.=) 'id'
+                   AND c.device_id OPERATOR(pg_catalog.=)
+                       (CASE WHEN o.kind OPERATOR(pg_catalog.=) 'id' THEN o.key END)::pg_catalog.uuid
+                 UNION ALL
+                SELECT c.device_id, 1 FROM iot.devices c
+                 WHERE o.kind OPERATOR(pg_catalog.=) ANY ('{external,any}'::pg_catalog.text[])
+                   AND c.external_id OPERATOR(pg_catalog.=) o.key
+                   AND c.organization_id IS NOT DISTINCT FROM
+                       NULLIF(pg_catalog.current_setting('app.organization_id', true), '')::pg_catalog.uuid
+                 UNION ALL
+                SELECT c.device_id, 2 FROM iot.devices c
+                 WHERE o.kind OPERATOR(pg_catalog.=) ANY ('{serial,any}'::pg_catalog.text[])
+                   AND c.device_serial_number OPERATOR(pg_catalog.=) o.key) AS f
+             ORDER BY f.rank LIMIT 1) AS d");
+
+/// The device that each of `keys` stands for, if there is one.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn find_devices(session: &mut Session<'_>, keys: &[DeviceKey]) -> IotResult<Vec<Option<Uuid>>> {
+    let kinds: Vec<&str> = keys.iter().map(|key| key.kind).collect();
+    let texts: Vec<&str> = keys.iter().map(|key| key.key.as_str()).collect();
+    let mut found = vec![None; keys.len()];
+    session.execute(&FIND_DEVICES, &[kinds.into(), texts.into()])?.for_each(|row| {
+        let number = usize::try_from(row.get::<i64>(1)?).unwrap_or(1) - 1;
+        found[number] = Some(row.get(2)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+statement!(
     /// A device of the caller's organization. Whoever registers it first wins.
     REGISTER_DEVICE: (UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID)
     "INSERT INTO iot.devices AS d (device_id, external_id, device_serial_number, device_name, device_type_id, location,
@@ -108,29 +177,15 @@ statement!(
             $6, NULLIF(pg_catalog.current_setting('app.organization_id', true), '')::pg_catalog.uuid
      ON CONFLICT DO NOTHING");
 
-statement!(
-    /// A sensor on that device.
-    REGISTER_SENSOR: (UUIDOID, TEXTOID, TEXTOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID)
-    "INSERT INTO iot.sensors (sensor_id, device_id, sensor_name, sensor_type, unit_of_measure, value_type)
-     SELECT COALESCE($4, pg_catalog.gen_random_uuid()), d.device_id, $5, $6, $7, $8
-       FROM iot.devices d
-      WHERE d.device_id OPERATOR(pg_catalog.=) $1
-         OR (d.external_id OPERATOR(pg_catalog.=) $2
-             AND d.organization_id IS NOT DISTINCT FROM
-                 NULLIF(pg_catalog.current_setting('app.organization_id', true), '')::pg_catalog.uuid)
-         OR d.device_serial_number OPERATOR(pg_catalog.=) $3
-      ORDER BY d.device_id OPERATOR(pg_catalog.=) $1 DESC NULLS LAST LIMIT 1
-     ON CONFLICT DO NOTHING");
-
-/// Registers a device and its sensor where they are not there yet.
+/// Registers a device, unless one of its keys is taken.
 ///
 /// # Errors
-/// Only what PostgreSQL raises: the caller needs INSERT on both tables.
-pub fn register(session: &mut Session<'_>, new: &NewSensor) -> IotResult<()> {
+/// Only what PostgreSQL raises: the caller needs INSERT on the table.
+pub fn register_device(session: &mut Session<'_>, new: &NewDevice) -> IotResult<()> {
     session.execute(
         &REGISTER_DEVICE,
         &[
-            new.device_id.into(),
+            new.device_id.map(Uuid::from_bytes).into(),
             new.external_id.clone().into(),
             new.serial_number.clone().into(),
             new.device_name.clone().into(),
@@ -138,13 +193,26 @@ pub fn register(session: &mut Session<'_>, new: &NewSensor) -> IotResult<()> {
             new.location.clone().into(),
         ],
     )?;
+    Ok(())
+}
+
+statement!(
+    /// A sensor on a device. Whoever registers it first wins.
+    REGISTER_SENSOR: (UUIDOID, UUIDOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID)
+    "INSERT INTO iot.sensors (sensor_id, device_id, sensor_name, sensor_type, unit_of_measure, value_type)
+     SELECT COALESCE($1, pg_catalog.gen_random_uuid()), $2, $3, $4, $5, $6
+     ON CONFLICT DO NOTHING");
+
+/// Registers a sensor on a device, unless it has one of that name.
+///
+/// # Errors
+/// Only what PostgreSQL raises: the caller needs INSERT on the table.
+pub fn register_sensor(session: &mut Session<'_>, device_id: Uuid, new: &NewSensor) -> IotResult<()> {
     session.execute(
         &REGISTER_SENSOR,
         &[
-            new.device_id.into(),
-            new.external_id.clone().into(),
-            new.serial_number.clone().into(),
             new.sensor_id.into(),
+            device_id.into(),
             new.sensor_name.clone().into(),
             new.sensor_type.clone().into(),
             new.unit.clone().into(),

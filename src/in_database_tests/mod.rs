@@ -19,6 +19,7 @@ mod processing_again;
 mod quality;
 mod readings;
 mod recalibrations;
+mod registration;
 mod replay;
 mod retention;
 mod scores;

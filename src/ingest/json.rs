@@ -2,25 +2,19 @@
 
 use std::collections::HashMap;
 
-use iot_core::ingest::parse_number;
-use iot_core::ingest::payload::{
-    self, DeviceReference, Metadata, OfferedReading, OfferedTime, OfferedValue, PayloadError,
-    SensorReference as Named,
-};
+use iot_core::ingest::payload::{self, Metadata, OfferedReading, OfferedTime, OfferedValue, PayloadError};
 use iot_core::jsonb::{Document, Value};
 use iot_core::time::Timestamp;
 use pgrx::datum::Uuid;
 use pgrx::iter::TableIterator;
 use pgrx::{PgSqlErrorCode, name, pg_extern};
 
-use super::{CHUNK, row_of};
-use crate::catalog::sensor_reference::{self, NewSensor, SensorReference};
+use super::{CHUNK, row_of, sensors};
 use crate::engine::batch::{self, Totals};
 use crate::engine::offered::{Measured, Offered};
 use crate::engine::rejection::Rejection;
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::jsonb::{Jsonb, JsonbImage};
-use crate::pg::statement::{Session, with_session};
 use crate::pg::{clock, input};
 
 #[pg_extern(sql = false)]
@@ -91,7 +85,8 @@ pub(super) fn offer(
             Err(error) => refused.push((number, error)),
         }
     }
-    let sensors = find_sensors(&messages, register_unknown)?;
+    let readings: Vec<&OfferedReading<'_>> = messages.iter().map(|(_, message)| &message.reading).collect();
+    let sensors = sensors::find(&readings, register_unknown)?;
     let mut offered = Vec::with_capacity(messages.len());
     let mut numbers = Vec::with_capacity(messages.len());
     for ((number, message), sensor) in messages.iter().zip(sensors) {
@@ -157,168 +152,10 @@ impl<'a> Message<'a> {
             metadata: or_empty(&self.metadata),
         }
     }
-
-    /// How it names its sensor, unless by the sensor's own key.
-    fn reference(&self) -> Option<SensorReference> {
-        let Named::ByDevice { device, sensor } = self.reading.sensor else { return None };
-        let (device_key, device) = match device {
-            DeviceReference::ById(id) => ("id", Uuid::from_bytes(id).to_string()),
-            DeviceReference::BySerial(serial) => ("serial", serial.to_owned()),
-            DeviceReference::ByExternalId(id) => ("external", id.to_owned()),
-            DeviceReference::AnyKey(key) => ("any", key.to_owned()),
-            DeviceReference::AnyNumber(number) => ("any", number.to_string()),
-        };
-        Some(SensorReference {
-            device_key,
-            device,
-            sensor_name: sensor.name.map(str::to_owned),
-            sensor_type: sensor.sensor_type.map(str::to_owned),
-        })
-    }
-
-    /// The device and sensor that it would register.
-    fn new_sensor(&self) -> Option<NewSensor> {
-        let origin = &self.reading.origin;
-        let owned = |text: Option<&'a str>| text.map(str::to_owned);
-        let mut new = NewSensor {
-            external_id: owned(origin.external_id),
-            serial_number: owned(origin.serial_number),
-            device_name: owned(origin.device_name),
-            device_type: owned(origin.device_type),
-            location: owned(origin.location),
-            sensor_name: owned(origin.sensor.name.or(origin.sensor.sensor_type))?,
-            sensor_type: owned(origin.sensor.sensor_type.or(origin.sensor.name))?,
-            unit: self.reading.unit.unwrap_or_default().to_owned(),
-            value_type: match self.reading.value {
-                OfferedValue::Number(_) | OfferedValue::Missing => "numeric",
-                OfferedValue::Text(text) if parse_number(text).is_ok() => "numeric",
-                OfferedValue::Text(_) => "text",
-                OfferedValue::Boolean(_) => "boolean",
-                OfferedValue::Json(_) => "json",
-            },
-            ..NewSensor::default()
-        };
-        if let Named::ById(id) = self.reading.sensor {
-            new.sensor_id = Some(Uuid::from_bytes(id));
-        }
-        match origin.device? {
-            DeviceReference::ById(id) => new.device_id = Some(Uuid::from_bytes(id)),
-            DeviceReference::BySerial(serial) => new.serial_number = Some(serial.to_owned()),
-            DeviceReference::ByExternalId(id) | DeviceReference::AnyKey(id) => {
-                new.external_id.get_or_insert_with(|| id.to_owned());
-            }
-            DeviceReference::AnyNumber(number) => {
-                new.external_id.get_or_insert_with(|| number.to_string());
-            }
-        }
-        Some(new)
-    }
 }
 
 fn or_empty(image: &Option<JsonbImage>) -> Jsonb<'_> {
     image.as_ref().map_or(Jsonb::empty_object(), JsonbImage::as_jsonb)
-}
-
-/// The sensor of each message, or why there is none.
-fn find_sensors(
-    messages: &[(usize, Message<'_>)],
-    register_unknown: bool,
-) -> IotResult<Vec<IotResult<[u8; 16]>>> {
-    let references: Vec<Option<SensorReference>> =
-        messages.iter().map(|(_, message)| message.reference()).collect();
-    let mut known: HashMap<SensorReference, IotResult<[u8; 16]>> = HashMap::new();
-    with_session(|session| {
-        look_up(session, references.iter().flatten(), &mut known)?;
-        if register_unknown {
-            for ((_, message), reference) in messages.iter().zip(&references) {
-                let is_unknown = match (reference, message.reading.sensor) {
-                    (Some(reference), _) => known.get(reference).is_none_or(Result::is_err),
-                    // Whether its key is registered is for the engine to say; registering it again does nothing.
-                    (None, Named::ById(_)) => message.reading.origin.device.is_some(),
-                    (None, Named::ByDevice { .. }) => false,
-                };
-                if let Some(new) = message.new_sensor().filter(|_| is_unknown) {
-                    sensor_reference::register(session, &new)?;
-                    if let Some(reference) = reference {
-                        known.remove(reference);
-                        look_up(session, std::iter::once(reference), &mut known)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    })?;
-    Ok(messages
-        .iter()
-        .zip(&references)
-        .map(|((_, message), reference)| match (message.reading.sensor, reference) {
-            (Named::ById(sensor_id), _) => Ok(sensor_id),
-            (_, Some(reference)) => known.get(reference).cloned().unwrap_or_else(|| Err(unknown(reference))),
-            (_, None) => Err(PayloadError::MissingSensor.into()),
-        })
-        .collect())
-}
-
-fn look_up<'a>(
-    session: &mut Session<'_>,
-    references: impl Iterator<Item = &'a SensorReference>,
-    known: &mut HashMap<SensorReference, IotResult<[u8; 16]>>,
-) -> IotResult<()> {
-    let mut wanted: Vec<SensorReference> = Vec::new();
-    for reference in references {
-        if !known.contains_key(reference) {
-            known.insert(reference.clone(), Err(unknown(reference)));
-            wanted.push(reference.clone());
-        }
-    }
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let mut best: HashMap<usize, (i32, Vec<Uuid>)> = HashMap::new();
-    for (number, sensor_id, rank) in sensor_reference::resolve(session, &wanted)? {
-        let entry = best.entry(number).or_insert((rank, Vec::new()));
-        if rank < entry.0 {
-            *entry = (rank, Vec::new());
-        }
-        if rank == entry.0 && !entry.1.contains(&sensor_id) {
-            entry.1.push(sensor_id);
-        }
-    }
-    for (number, (_, sensors)) in best {
-        let found = match sensors.as_slice() {
-            [sensor_id] => Ok(*sensor_id.as_bytes()),
-            several => Err(ambiguous(&wanted[number], several.len())),
-        };
-        known.insert(wanted[number].clone(), found);
-    }
-    Ok(())
-}
-
-fn describe(reference: &SensorReference) -> String {
-    let of = |what: &str, value: &Option<String>| {
-        value.as_ref().map(|value| format!(" {what} \"{value}\"")).unwrap_or_default()
-    };
-    format!(
-        "sensor{}{} of device \"{}\"",
-        of("named", &reference.sensor_name),
-        of("of type", &reference.sensor_type),
-        reference.device
-    )
-}
-
-fn unknown(reference: &SensorReference) -> IotError {
-    IotError::unknown_object(format!("{} does not exist", describe(reference)))
-        .hint("Register it, or pass register_unknown => true.")
-        .because("unknown_sensor")
-}
-
-fn ambiguous(reference: &SensorReference, count: usize) -> IotError {
-    IotError::new(
-        PgSqlErrorCode::ERRCODE_AMBIGUOUS_PARAMETER,
-        format!("{} stands for {count} sensors", describe(reference)),
-    )
-    .hint("Name the sensor, or give its sensor_id.")
-    .because("ambiguous_sensor")
 }
 
 /// The message as it came.

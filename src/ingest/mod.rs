@@ -3,6 +3,7 @@
 mod arrays;
 mod json;
 mod replay;
+mod sensors;
 mod single;
 
 use iot_core::ingest::{Calibration, QualityFlags, QualityLimits};
