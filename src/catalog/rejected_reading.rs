@@ -22,7 +22,7 @@ pub struct RejectedReading<'a> {
     pub measured_at: Option<Timestamp>,
     /// The value it named.
     pub value: Option<f64>,
-    /// The reading as it came, without the two documents below.
+    /// The reading as it came, without the two documents below. What is no object is kept under the key `reading`.
     pub reading: Jsonb<'a>,
     /// Its metadata: kept apart so that they need not be taken to pieces.
     pub metadata: Option<Jsonb<'a>>,
@@ -40,7 +40,9 @@ statement!(INSERT: (
      VALUES ($1, $2, $3,
          (SELECT s.device_id FROM iot.sensors s WHERE s.sensor_id OPERATOR(pg_catalog.=) $3),
          $4, $5,
-         $6 OPERATOR(pg_catalog.||)
+         CASE WHEN pg_catalog.jsonb_typeof($6) OPERATOR(pg_catalog.=) 'object' THEN $6
+              ELSE pg_catalog.jsonb_build_object('reading', $6) END
+         OPERATOR(pg_catalog.||)
              CASE WHEN $7 IS NULL THEN '{}' ELSE pg_catalog.jsonb_build_object('measurement_metadata', $7) END
          OPERATOR(pg_catalog.||)
              CASE WHEN $8 IS NULL THEN '{}' ELSE pg_catalog.jsonb_build_object('json_value', $8) END,

@@ -24,7 +24,9 @@ pub struct Rejection<'a> {
     pub measured_at: Option<Timestamp>,
     /// The value it names, where that could be read.
     pub value: Option<f64>,
-    /// The reading as it came, without the two documents.
+    /// The reading as it came, where it came as a document.
+    pub message: Option<JsonbImage>,
+    /// The reading as it came otherwise, without the two documents.
     pub fields: Map<String, Value>,
     /// Its metadata.
     pub metadata: Option<Jsonb<'a>>,
@@ -42,6 +44,7 @@ impl<'a> Rejection<'a> {
             measured_at: offered.measured_at,
             value: offered.value.number(),
             metadata: (!offered.metadata.is_empty_object()).then_some(offered.metadata),
+            message: None,
             fields: Map::new(),
             json_value: None,
         };
@@ -100,9 +103,11 @@ impl<'a> Rejection<'a> {
             return Err(error);
         }
         let rejection_id = Uuid::from_bytes(next_data_id(self.received_at)?);
-        let reading = Value::Object(self.fields);
+        let reading = match self.message {
+            Some(message) => message,
+            None => JsonbImage::from_value(&Value::Object(self.fields))?,
+        };
         with_session(|session| {
-            let reading = JsonbImage::from_value(&reading)?;
             let rejected = RejectedReading {
                 rejection_id,
                 received_at: self.received_at,

@@ -25,7 +25,9 @@ mod tests {
     }
 
     fn sensors() -> String {
-        one("SELECT string_agg(concat_ws('/', sensor_name, sensor_type), ' ' ORDER BY sensor_name) FROM iot.sensors")
+        one(
+            "SELECT string_agg(concat_ws('/', sensor_name, sensor_type), ' ' ORDER BY sensor_name) FROM iot.sensors",
+        )
     }
 
     #[pg_test]
@@ -46,7 +48,10 @@ mod tests {
         assert_eq!(reasons(), "ambiguous_sensor ambiguous_sensor ambiguous_sensor");
         let replayed: i64 = one("SELECT accepted FROM iot.replay_rejected(register_unknown => true)");
         assert_eq!(replayed, 0);
-        assert_eq!((devices(), sensors()), ("D-1".to_owned(), "probe/temperature second/temperature".to_owned()));
+        assert_eq!(
+            (devices(), sensors()),
+            ("D-1".to_owned(), "probe/temperature second/temperature".to_owned())
+        );
     }
 
     #[pg_test]
@@ -67,7 +72,8 @@ mod tests {
         factory();
         Spi::run("INSERT INTO iot.devices (external_id) VALUES ('D-1')").unwrap();
         assert_eq!(ingest("{\"deviceId\": \"D-1\", \"sensorType\": \"humidity\", \"value\": 40}"), "1 0");
-        let external: String = one("SELECT d.external_id FROM iot.sensors s JOIN iot.devices d USING (device_id)
+        let external: String =
+            one("SELECT d.external_id FROM iot.sensors s JOIN iot.devices d USING (device_id)
               WHERE s.sensor_type = 'humidity'");
         assert_eq!(external, "D-1");
     }
@@ -87,12 +93,16 @@ mod tests {
     #[pg_test]
     fn a_registered_sensor_brings_no_device() {
         let (_, sensor) = factory();
-        let known = format!("{{\"sensor_id\": \"{sensor}\", \"deviceId\": \"other\", \"sensorType\": \"x\", \"value\": 1}}");
+        let known = format!(
+            "{{\"sensor_id\": \"{sensor}\", \"deviceId\": \"other\", \"sensorType\": \"x\", \"value\": 1}}"
+        );
         assert_eq!(ingest(&known), "1 0");
         assert_eq!(devices(), "D-1");
         let new = "00000000-0000-0000-0000-000000000001";
         assert_eq!(
-            ingest(&format!("{{\"sensor_id\": \"{new}\", \"deviceId\": \"other\", \"sensorType\": \"x\", \"value\": 1}}")),
+            ingest(&format!(
+                "{{\"sensor_id\": \"{new}\", \"deviceId\": \"other\", \"sensorType\": \"x\", \"value\": 1}}"
+            )),
             "1 0"
         );
         assert_eq!(devices(), "D-1 other");

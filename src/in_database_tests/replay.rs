@@ -187,6 +187,71 @@ mod tests {
         assert_eq!(replay("register_unknown => true"), "1 1 0 0");
     }
 
+    /// More levels than serde follows.
+    fn deep() -> String {
+        format!("{}{}", "[".repeat(300), "]".repeat(300))
+    }
+
+    #[pg_test]
+    fn a_message_is_kept_and_replayed_however_deep_it_is() {
+        let (device, _) = factory();
+        let message = |value: &str| {
+            format!(
+                "{{\"sensor_id\": \"{NOBODY}\", \"value\": {value}, \"metadata\": {{\"a\": {}}}}}",
+                deep()
+            )
+        };
+        let (good, bare) = (message("12345678901234567890.125"), deep());
+        Spi::run(&format!("SELECT iot.ingest('[{good}, {bare}, 7]')")).unwrap();
+        assert_eq!(kept(), 3);
+        for kept_as in [good.clone(), format!("{{\"reading\": {bare}}}"), "{\"reading\": 7}".to_owned()] {
+            let found: i64 = one(&format!(
+                "SELECT count(*) FROM iot.rejected_readings WHERE reading::text = '{kept_as}'::jsonb::text"
+            ));
+            assert_eq!(found, 1, "{kept_as}");
+        }
+        assert_eq!(replay(""), "3 0 3 0");
+        Spi::run(&format!(
+            "INSERT INTO iot.sensors (sensor_id, device_id, sensor_name, sensor_type, unit_of_measure)
+             VALUES ('{NOBODY}', '{device}', 'second', 'temperature', 'degC')"
+        ))
+        .unwrap();
+        assert_eq!(replay("reason => 'unknown_sensor'"), "1 1 0 0");
+        let same: bool =
+            one(&format!("SELECT measurement_metadata = '{good}'::jsonb -> 'metadata' FROM iot.sensor_data"));
+        assert!(same);
+    }
+
+    #[pg_test]
+    fn a_mended_text_is_replayed_however_deep_its_metadata_are() {
+        let (_, sensor) = factory();
+        let metadata = format!("{{\"a\": {}}}", deep());
+        Spi::run(&format!(
+            "INSERT INTO iot.raw_readings (sensor_id, measurement_timestamp, measurement_value, measurement_metadata, json_value)
+             VALUES ('{sensor}', '2026-11-01 00:00+00', '1,5', '{metadata}', '')"
+        ))
+        .unwrap();
+        assert_eq!(waiting(), "malformed");
+        Spi::run("UPDATE iot.rejected_readings SET reading = reading || '{\"measurement_value\": \"1.5\"}'")
+            .unwrap();
+        assert_eq!(replay(""), "1 1 0 0");
+        let stored: bool = one(&format!(
+            "SELECT measurement_value = 1.5 AND measurement_metadata = '{metadata}'::jsonb FROM iot.sensor_data"
+        ));
+        assert!(stored);
+    }
+
+    #[pg_test]
+    fn a_text_under_the_columns_name_is_kept_as_metadata() {
+        factory();
+        Spi::run(&format!(
+            "SELECT iot.ingest('{{\"sensor_id\": \"{NOBODY}\", \"value\": 1, \"measurement_metadata\": \"{{}}\"}}')"
+        ))
+        .unwrap();
+        let kept: String = one("SELECT (reading - 'sensor_id')::text FROM iot.rejected_readings");
+        assert_eq!(kept, "{\"value\": 1, \"metadata\": \"{}\"}");
+    }
+
     #[pg_test]
     fn nothing_is_lost_over_any_road() {
         let (_, sensor) = factory();

@@ -47,7 +47,7 @@ fn ingest(readings: Jsonb<'_>, register_unknown: bool) -> IotResult<Totals> {
         }
         let chunk: Vec<_> = chunk.into_iter().map(|value| Element { value, arrived_at: None }).collect();
         totals.add(offer(&chunk, register_unknown, |number, offered, error| {
-            let rejection = rejection(chunk[number].value, offered, clock::now());
+            let rejection = rejection(chunk[number].value, offered, clock::now())?;
             if offered.is_some() { rejection.keep_or_fail(error) } else { rejection.keep_unoffered(error) }
         })?);
     }
@@ -158,35 +158,37 @@ fn or_empty(image: &Option<JsonbImage>) -> Jsonb<'_> {
     image.as_ref().map_or(Jsonb::empty_object(), JsonbImage::as_jsonb)
 }
 
-/// The message as it came.
+/// The message as it came, whatever it holds and however deeply that is nested.
 fn rejection(
     element: Value<'_>,
     offered: Option<&Offered<'_>>,
     received_at: Timestamp,
-) -> Rejection<'static> {
-    let as_json = |text: String| serde_json::from_str(&text).unwrap_or(serde_json::Value::Null);
-    let fields = match as_json(element.to_text()) {
-        serde_json::Value::Object(mut fields) => {
-            // A text under the other name is what rows of `iot.raw_readings` have.
-            if fields.get("measurement_metadata").is_some_and(serde_json::Value::is_string)
-                && !fields.contains_key("metadata")
-                && let Some(metadata) = fields.remove("measurement_metadata")
-            {
-                fields.insert("metadata".to_owned(), metadata);
+) -> IotResult<Rejection<'static>> {
+    let message = match element {
+        Value::Object(object) => {
+            let message = JsonbImage::from_body(object.image());
+            match (object.get("measurement_metadata"), object.get("metadata")) {
+                // A text under the other name is what rows of `iot.raw_readings` have.
+                (Some(Value::String(text)), None) => {
+                    let renamed = JsonbImage::from_value(&serde_json::json!({ "metadata": text }))?;
+                    message.as_jsonb().without("measurement_metadata").as_jsonb().with(renamed.as_jsonb())
+                }
+                _ => message,
             }
-            fields
         }
-        other => std::iter::once(("reading".to_owned(), other)).collect(),
+        Value::Array(array) => JsonbImage::from_body(array.image()),
+        scalar => JsonbImage::from_json_text(&scalar.to_text())?,
     };
-    Rejection {
+    Ok(Rejection {
         received_at,
         sensor_id: offered.map(|offered| Uuid::from_bytes(offered.sensor_id)),
         measured_at: offered.and_then(|offered| offered.measured_at),
         value: offered.and_then(|offered| offered.value.number()),
-        fields,
+        message: Some(message),
+        fields: serde_json::Map::new(),
         metadata: None,
         json_value: None,
-    }
+    })
 }
 
 impl From<PayloadError> for IotError {

@@ -144,8 +144,11 @@ fn message(kept: Value<'_>) -> Value<'_> {
 /// A row of `iot.raw_readings` holds text in every column. Those whose type is not text are read as that table reads them:
 /// an empty one is none. `None` when there is nothing to read.
 fn read_texts(reading: &JsonbImage) -> IotResult<Option<JsonbImage>> {
-    let Json::Object(mut fields) = reading.as_jsonb().parse()? else { return Ok(None) };
-    let mut changed = false;
+    let document = Document::new(reading.body());
+    let Value::Object(fields) = document.root() else { return Ok(None) };
+    // Only what changes is taken to pieces, as metadata may be nested more deeply than we would like to follow.
+    let mut read: Vec<String> = Vec::new();
+    let mut empty: Vec<&str> = Vec::new();
     for name in [
         "sensor_id",
         "measurement_timestamp",
@@ -154,24 +157,34 @@ fn read_texts(reading: &JsonbImage) -> IotResult<Option<JsonbImage>> {
         "boolean_value",
         "json_value",
     ] {
-        let Some(Json::String(text)) = fields.get(name) else { continue };
-        let read = match name {
-            "sensor_id" => Some(input::uuid(text)?.to_string().into()),
-            _ if text.is_empty() => None,
+        let Some(Value::String(text)) = fields.get(name) else { continue };
+        let value = match name {
+            "sensor_id" => Json::from(input::uuid(text)?.to_string()).to_string(),
+            _ if text.is_empty() => {
+                empty.push(name);
+                continue;
+            }
             // What it cannot be is for the engine to say, who knows the sensor.
             "measurement_value" => match parse_number(text) {
-                Ok(value) => Some(number(value)),
+                Ok(value) => number(value).to_string(),
                 Err(_) => continue,
             },
-            "boolean_value" => Some(input::boolean(text)?.into()),
+            "boolean_value" => input::boolean(text)?.to_string(),
             "measurement_timestamp" => continue,
-            _ => Some(input::jsonb(text)?.as_jsonb().parse()?),
+            _ => {
+                input::jsonb(text)?;
+                text.to_owned()
+            }
         };
-        changed = true;
-        match read {
-            Some(read) => fields.insert(name.to_owned(), read),
-            None => fields.remove(name),
-        };
+        read.push(format!("\"{name}\": {value}"));
     }
-    if changed { JsonbImage::from_value(&Json::Object(fields)).map(Some) } else { Ok(None) }
+    if read.is_empty() && empty.is_empty() {
+        return Ok(None);
+    }
+    let read = input::jsonb(&format!("{{{}}}", read.join(", ")))?;
+    let mut changed = reading.as_jsonb().with(read.as_jsonb());
+    for name in empty {
+        changed = changed.as_jsonb().without(name);
+    }
+    Ok(Some(changed))
 }

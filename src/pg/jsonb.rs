@@ -79,6 +79,23 @@ impl Jsonb<'_> {
         &self.image()[size_of::<u32>()..]
     }
 
+    /// This object with the pairs of `other`, which win: the operator `||`.
+    pub fn with(self, other: Jsonb<'_>) -> JsonbImage {
+        // SAFETY: the function takes two values of jsonb.
+        unsafe {
+            JsonbImage::result_of(
+                pg_sys::jsonb_concat,
+                &[Some(self.varlena.into()), Some(other.varlena.into())],
+            )
+        }
+    }
+
+    /// This object without the pair of `key`: the operator `-`.
+    pub fn without(self, key: &str) -> JsonbImage {
+        // SAFETY: the function takes a value of jsonb and a text.
+        unsafe { JsonbImage::result_of(pg_sys::jsonb_delete, &[Some(self.varlena.into()), key.into_datum()]) }
+    }
+
     /// The value as serde sees it. For rules and calibrations when they are compiled, not for readings.
     ///
     /// # Errors
@@ -231,15 +248,28 @@ impl JsonbImage {
 
     /// Reads text that is known to be JSON; raises 22P02 for other text.
     pub fn from_text(text: &CStr) -> Self {
-        // SAFETY: `jsonb_in` reads a NUL-terminated string and returns a fresh, plain varlena.
+        // SAFETY: the function takes a NUL-terminated string.
+        unsafe { Self::result_of(pg_sys::jsonb_in, &[text.into_datum()]) }
+    }
+
+    /// What `function` makes of `arguments`.
+    ///
+    /// # Safety
+    /// It is one of PostgreSQL's that return jsonb, and the arguments are of its types.
+    unsafe fn result_of(
+        function: unsafe fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum,
+        arguments: &[Option<pg_sys::Datum>],
+    ) -> Self {
+        // SAFETY: as the caller promises; it returns a plain varlena, fresh or its argument.
         let image = unsafe {
-            direct_function_call_as_datum(pg_sys::jsonb_in, &[text.into_datum()])
+            direct_function_call_as_datum(function, arguments)
                 .and_then(|datum| Jsonb::from_datum(datum, false))
         };
         match image {
             Some(image) => Self::copy_of(image.image()),
             None => {
-                IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "jsonb input returned NULL").raise()
+                IotError::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "a function of jsonb returned NULL")
+                    .raise()
             }
         }
     }

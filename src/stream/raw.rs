@@ -60,6 +60,7 @@ impl RowSink for RawRows {
             sensor_id: sensor_id.as_ref().ok().copied().flatten(),
             measured_at: measured_at.as_ref().ok().copied().flatten(),
             value: value.as_ref().ok().copied().flatten(),
+            message: None,
             fields: raw.fields(),
             metadata: None,
             json_value: None,
