@@ -140,7 +140,9 @@ fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
 
     let processing = processing::prepare(rules, &batch.groups, &batch.outcome.judged)?;
     partition::ensure_for(c"sensor_data", batch.open_times())?;
-    store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged, intake.duplicates)?;
+    let not_stored =
+        store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged, intake.duplicates)?;
+    batch.outcome.rejections.extend(not_stored);
     // After the rows, as plain SQL does it: the two wait for each other in one order.
     let written = overlay::states_for_table(batch.profiles());
     overlay::spoil_checkpoints(incomplete, &written.iter().map(|state| state.sensor_id).collect::<Vec<_>>())?;

@@ -1,5 +1,6 @@
 //! Readings as the roads hand them over.
 
+use iot_core::ingest::parse_number;
 use iot_core::time::Timestamp;
 
 use crate::pg::jsonb::Jsonb;
@@ -35,10 +36,11 @@ pub enum Measured<'a> {
 }
 
 impl Measured<'_> {
-    /// The number, if it is one.
+    /// The number, if it is one, or a text that reads as one.
     pub fn number(&self) -> Option<f64> {
         match self {
             Self::Number(value) => Some(*value),
+            Self::Text(text) => parse_number(text).ok(),
             _ => None,
         }
     }

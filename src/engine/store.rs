@@ -57,7 +57,8 @@ thread_local! {
         [DataQuality::Valid, DataQuality::Suspect, DataQuality::Invalid].map(|quality| TextImage::new(quality.as_str()));
 }
 
-/// Stores every reading that is still open, and settles its fate.
+/// Stores every reading that is still open, and settles its fate. Returns those that were neither stored nor found: a trigger
+/// discards them, or row security hides the stored one.
 ///
 /// # Errors
 /// What PostgreSQL raises.
@@ -67,8 +68,8 @@ pub fn write(
     received_at: Timestamp,
     judged: &mut [Judged],
     policy: Duplicates,
-) -> IotResult<()> {
-    let Some(table) = in_schema_iot(c"sensor_data") else { return Ok(()) };
+) -> IotResult<Vec<(u32, IotError)>> {
+    let Some(table) = in_schema_iot(c"sensor_data") else { return Ok(Vec::new()) };
     let parent = OpenRelation::open(table, Lock::RowExclusive);
     let mut open = 0;
     // Nobody else comes with the only reading there is, or whoever does knows that we came first.
@@ -102,7 +103,7 @@ pub fn write(
         left.extend(conflicts);
     }
     if left.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     // What a trigger of the user makes of a row, the state of its sensor does not know: such rows count as written past the
     // engine.
@@ -276,7 +277,8 @@ fn values<'a>(
 }
 
 /// Stores `left` with an INSERT: under row security, with the triggers of the user, into partitions of any kind, waiting
-/// for other sessions in the order of sensor and time. `unchanged`: rows are stored as they are.
+/// for other sessions in the order of sensor and time. `unchanged`: rows are stored as they are. Returns the readings that were
+/// not stored.
 fn through_the_executor(
     mut left: Vec<(u32, Rc<Profile>)>,
     offered: &[Offered<'_>],
@@ -284,35 +286,52 @@ fn through_the_executor(
     unchanged: bool,
     judged: &mut [Judged],
     policy: Duplicates,
-) -> IotResult<()> {
+) -> IotResult<Vec<(u32, IotError)>> {
     left.sort_by_key(|(number, profile)| key_of(*number, profile, judged));
     let may_replace =
         |number: u32| policy == Duplicates::Last && offered[number as usize].measured_at.is_some();
     let (replacing, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|&(number, _)| may_replace(number));
+    let mut not_stored = Vec::new();
     if !replacing.is_empty() {
-        replace(replacing, offered, received_at, unchanged, judged)?;
+        replace(replacing, offered, received_at, unchanged, judged, &mut not_stored)?;
     }
     if left.is_empty() {
-        return Ok(());
+        return Ok(not_stored);
     }
     let may_share = policy == Duplicates::Both;
     let mut columns = Columns::default();
     for (number, profile) in &left {
         push(&mut columns, profile, &offered[*number as usize], &judged[*number as usize], received_at);
     }
-    let stored: HashSet<[u8; 16]> =
+    let mut stored: HashSet<[u8; 16]> =
         insert(columns, may_share, unchanged)?.iter().map(|data_id| *data_id.as_bytes()).collect();
-    for (number, profile) in left {
+    let (kept, others): (Vec<_>, Vec<_>) =
+        left.into_iter().partition(|&(number, _)| stored.remove(&judged[number as usize].data_id));
+    for (number, _) in kept {
+        judged[number as usize].fate = Fate::Stored;
+    }
+    for (number, profile) in others {
         let reading = &mut judged[number as usize];
-        if stored.contains(&reading.data_id) {
-            reading.fate = Fate::Stored;
-        } else if may_share {
-            return Err(neither_stored_nor_found(&profile, reading));
-        } else {
-            settle_conflict(&offered[number as usize], &profile, received_at, unchanged, reading)?;
+        let is_settled = !may_share
+            && settle_conflict(&offered[number as usize], &profile, received_at, unchanged, reading)?;
+        if !is_settled {
+            not_stored.push((number, give_up(&profile, reading, !stored.is_empty())?));
         }
     }
-    Ok(())
+    Ok(not_stored)
+}
+
+/// The reading was neither stored nor found. `is_doubtful`: rows were stored under keys that nobody offered, and it may be in
+/// one of them; then nothing of the batch is stored.
+fn give_up(profile: &Profile, reading: &mut Judged, is_doubtful: bool) -> IotResult<IotError> {
+    let error = neither_stored_nor_found(profile, reading);
+    if is_doubtful {
+        return Err(error);
+    }
+    // The sensor's state was counted with it.
+    overlay::mark_stale(*profile.sensor_id.as_bytes())?;
+    reading.fate = Fate::Rejected;
+    Ok(error)
 }
 
 /// What orders the readings of a batch where sessions may wait for each other.
@@ -332,53 +351,69 @@ fn replace(
     received_at: Timestamp,
     unchanged: bool,
     judged: &mut [Judged],
+    not_stored: &mut Vec<(u32, IotError)>,
 ) -> IotResult<()> {
     let mut columns = Columns::default();
     for (number, profile) in &replacing {
         push(&mut columns, profile, &offered[*number as usize], &judged[*number as usize], received_at);
     }
     let replace = || with_session(|session| reading::replace(session, columns));
-    let stored = if unchanged { super::writing(replace) } else { replace() }?;
+    let mut stored = if unchanged { super::writing(replace) } else { replace() }?;
+    let mut missing = Vec::new();
     for (number, profile) in replacing {
-        let Some(data_id) = stored.get(&key_of(number, &profile, judged)) else {
-            return Err(neither_stored_nor_found(&profile, &judged[number as usize]));
-        };
+        let key = key_of(number, &profile, judged);
         let reading = &mut judged[number as usize];
+        let Some(data_id) = stored.remove(&key) else {
+            missing.push((number, profile));
+            continue;
+        };
         let was_counted = reading.place != Place::Taken;
-        reading.fate = if *data_id == reading.data_id { Fate::Stored } else { Fate::Replaced };
-        reading.data_id = *data_id;
+        reading.fate = if data_id == reading.data_id { Fate::Stored } else { Fate::Replaced };
+        reading.data_id = data_id;
         // Stored as it was expected to be, the state is true; else it lacks this reading, or has one that went.
         if !was_counted || reading.fate == Fate::Replaced {
             overlay::mark_stale(*profile.sensor_id.as_bytes())?;
         }
     }
+    // A trigger may have moved some to another time or sensor.
+    let mut moved: HashSet<[u8; 16]> = stored.into_values().collect();
+    missing.retain(|(number, _)| {
+        let reading = &mut judged[*number as usize];
+        let is_moved = moved.remove(&reading.data_id);
+        if is_moved {
+            reading.fate = Fate::Stored;
+        }
+        !is_moved
+    });
+    for (number, profile) in missing {
+        not_stored.push((number, give_up(&profile, &mut judged[number as usize], !moved.is_empty())?));
+    }
     Ok(())
 }
 
-/// A reading that met another one at the primary key: its state was counted with it, so it is read anew next time.
+/// A reading that met another one at the primary key: its state was counted with it, so it is read anew next time. Whether it
+/// was stored or found.
 fn settle_conflict(
     offer: &Offered<'_>,
     profile: &Profile,
     received_at: Timestamp,
     unchanged: bool,
     reading: &mut Judged,
-) -> IotResult<()> {
+) -> IotResult<bool> {
     overlay::mark_stale(*profile.sensor_id.as_bytes())?;
     loop {
         let found = with_session(|session| reading::find(session, &[(profile.sensor_id, reading.at)]))?;
-        let Some(&(_, data_id)) = found.first() else {
-            return Err(neither_stored_nor_found(profile, reading));
-        };
+        let Some(&(_, data_id)) = found.first() else { return Ok(false) };
         if offer.measured_at.is_some() {
             reading.fate = Fate::Duplicate(Some(*data_id.as_bytes()));
-            return Ok(());
+            return Ok(true);
         }
         reading.at = Timestamp(reading.at.0 + 1);
         let mut columns = Columns::default();
         push(&mut columns, profile, offer, reading, received_at);
         if !insert(columns, false, unchanged)?.is_empty() {
             reading.fate = Fate::Stored;
-            return Ok(());
+            return Ok(true);
         }
     }
 }
@@ -426,4 +461,5 @@ fn neither_stored_nor_found(profile: &Profile, reading: &Judged) -> IotError {
     )
     .detail("Either row security hides a stored one, or a trigger on iot.sensor_data discarded it.")
     .hint("Let the role's SELECT policies on iot.sensor_data show the readings it stores, and look at your triggers.")
+    .because("not_stored")
 }

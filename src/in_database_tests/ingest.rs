@@ -242,6 +242,147 @@ mod tests {
         }
     }
 
+    /// A trigger that discards every 13.
+    fn discard_13() {
+        Spi::run(
+            "CREATE FUNCTION public.discard() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN RETURN CASE WHEN NEW.measurement_value <> 13 THEN NEW END; END $$;
+             CREATE TRIGGER discard BEFORE INSERT ON iot.sensor_data FOR EACH ROW EXECUTE FUNCTION public.discard()",
+        )
+        .unwrap();
+    }
+
+    fn counted() -> String {
+        one("SELECT concat_ws(' ', offered, stored, duplicates, rejected) FROM iot.iot_stat_ingest")
+    }
+
+    fn what_a_trigger_discards(policy: &str) {
+        let (_, sensor) = factory();
+        Spi::run(&format!("SELECT iot.setup(duplicates => '{policy}')")).unwrap();
+        discard_13();
+        for (day, road) in [
+            "SELECT accepted + 10 * rejected FROM iot.ingest(ARRAY['SENSOR','SENSOR','SENSOR']::uuid[],
+                    ARRAY['DAY 00:00+00', 'DAY 00:01+00', 'DAY 00:02+00']::timestamptz[], '{12,13,12.5}')",
+            "SELECT accepted + 10 * rejected FROM iot.ingest('[
+                {\"sensor_id\": \"SENSOR\", \"ts\": \"DAY 00:00+00\", \"value\": 12},
+                {\"sensor_id\": \"SENSOR\", \"ts\": \"DAY 00:01+00\", \"value\": 13},
+                {\"sensor_id\": \"SENSOR\", \"ts\": \"DAY 00:02+00\", \"value\": 12.5}]')",
+            "WITH stored AS (INSERT INTO iot.readings (sensor_id, measurement_timestamp, measurement_value)
+                 VALUES ('SENSOR', 'DAY 00:00+00', 12), ('SENSOR', 'DAY 00:01+00', 13), ('SENSOR', 'DAY 00:02+00', 12.5))
+             SELECT 12::bigint",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            Spi::run("SELECT iot.iot_stat_reset()").unwrap();
+            let day = format!("2026-11-0{}", day + 1);
+            let reported: i64 = one(&road.replace("SENSOR", &sensor.to_string()).replace("DAY", &day));
+            assert_eq!(reported, 12, "{policy}: {road}");
+            assert_eq!(counted(), "3 2 0 1", "{policy}: {road}");
+            let stored: String = one(&format!(
+                "SELECT string_agg(measurement_value::text, ' ' ORDER BY measurement_timestamp) FROM iot.sensor_data
+                  WHERE measurement_timestamp >= '{day} 00:00+00'"
+            ));
+            assert_eq!(stored, "12 12.5", "{policy}: {road}");
+            let kept: String = one(&format!(
+                "SELECT concat_ws(' ', reason, sqlstate, measurement_value) FROM iot.rejected_readings
+                  WHERE measurement_timestamp >= '{day} 00:00+00'"
+            ));
+            assert_eq!(kept, "not_stored 23505 13", "{policy}: {road}");
+        }
+        let call =
+            format!("SELECT iot.process_sensor_data('{sensor}', VALUE, '{{}}', '2026-11-03 00:03+00')");
+        let statistics = |value: &str| {
+            one::<f64>(&format!(
+                "SELECT anomaly_score FROM iot.process_sensor_data_ex('{sensor}', {value}, '{{}}', '2026-11-03 00:04+00')"
+            ))
+        };
+        Spi::run("SELECT iot.iot_stat_reset()").unwrap();
+        assert_fails(&call.replace("VALUE", "13"), "23505", "was not stored", "triggers");
+        assert_eq!(counted(), "1 0 0 1");
+        // Mean 12.25, deviation 0.3536: nothing of 13 is left in the window.
+        let score = statistics("12.75");
+        assert!((score - 2_f64.sqrt()).abs() < 1e-9, "{policy}: {score}");
+        Spi::run("SET iot_ext.strict = on").unwrap();
+        assert_fails(
+            &format!(
+                "SELECT iot.ingest(ARRAY['{sensor}','{sensor}']::uuid[], ARRAY[now(), now() - interval '1 second'], '{{14,13}}')"
+            ),
+            "23505",
+            "was not stored",
+            "triggers",
+        );
+        Spi::run("RESET iot_ext.strict; DROP TRIGGER discard ON iot.sensor_data").unwrap();
+        let replayed: String = one("SELECT concat_ws(' ', accepted, rejected) FROM iot.replay_rejected()");
+        assert_eq!(replayed, "3 0");
+    }
+
+    #[pg_test]
+    fn what_a_trigger_discards_is_rejected_and_the_rest_is_stored() {
+        what_a_trigger_discards("first");
+    }
+
+    #[pg_test]
+    fn what_a_trigger_discards_is_rejected_where_the_last_counts() {
+        what_a_trigger_discards("last");
+    }
+
+    #[pg_test]
+    fn what_a_trigger_discards_is_rejected_where_both_are_kept() {
+        what_a_trigger_discards("both");
+    }
+
+    #[pg_test]
+    fn what_meets_a_hidden_reading_is_rejected_and_the_rest_is_stored() {
+        let (_, sensor) = factory();
+        process(sensor, "150", "'2026-11-01 00:00+00'");
+        Spi::run(
+            "CREATE ROLE narrow;
+             GRANT USAGE ON SCHEMA iot TO narrow;
+             GRANT ALL ON ALL TABLES IN SCHEMA iot TO narrow;
+             ALTER TABLE iot.sensor_data ENABLE ROW LEVEL SECURITY;
+             CREATE POLICY stores ON iot.sensor_data FOR INSERT WITH CHECK (true);
+             CREATE POLICY sees ON iot.sensor_data FOR SELECT USING (measurement_value < 100);
+             SET ROLE narrow",
+        )
+        .unwrap();
+        let totals: String = one(&format!(
+            "SELECT concat_ws(' ', accepted, rejected, duplicates) FROM iot.ingest(ARRAY['{sensor}','{sensor}']::uuid[],
+                    '{{2026-11-01 00:00+00,2026-11-01 00:01+00}}', '{{20,21}}')"
+        ));
+        Spi::run("RESET ROLE").unwrap();
+        assert_eq!(totals, "1 1 0");
+        assert_eq!(one::<String>("SELECT reason FROM iot.rejected_readings"), "not_stored");
+        assert_eq!(one::<f64>("SELECT sum(measurement_value) FROM iot.sensor_data"), 171.0);
+    }
+
+    #[pg_test]
+    fn rows_that_a_trigger_renames_are_not_taken_for_discarded_ones() {
+        let (_, sensor) = factory();
+        Spi::run(
+            "CREATE FUNCTION public.rename() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 NEW.data_id := gen_random_uuid();
+                 NEW.measurement_timestamp := NEW.measurement_timestamp + interval '1 day';
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER rename BEFORE INSERT ON iot.sensor_data FOR EACH ROW EXECUTE FUNCTION public.rename();
+             SELECT iot.create_monthly_partition('iot.sensor_data', 2026, 10)",
+        )
+        .unwrap();
+        for policy in ["first", "last"] {
+            Spi::run(&format!("SELECT iot.setup(duplicates => '{policy}')")).unwrap();
+            assert_fails(
+                &format!(
+                    "SELECT iot.ingest(ARRAY['{sensor}','{sensor}']::uuid[], '{{2026-10-01 00:00+00,2026-10-01 00:01+00}}', '{{1,2}}')"
+                ),
+                "23505",
+                "was not stored",
+                "triggers",
+            );
+            assert_eq!(one::<i64>("SELECT count(*) FROM iot.rejected_readings"), 0);
+        }
+    }
+
     #[pg_test]
     fn a_broken_calibration_names_its_sensor() {
         let (_, sensor) = factory();
