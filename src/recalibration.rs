@@ -169,8 +169,12 @@ fn range(
     if start < end {
         return Ok((start, end));
     }
-    Err(IotError::invalid_argument("range_start must be before range_end")
-        .hint("The range holds range_start and not range_end; without either all readings are meant."))
+    Err(IotError::invalid_argument(format!(
+        "range_start {} must be before range_end {}",
+        start.to_utc_literal(),
+        end.to_utc_literal()
+    ))
+    .hint("The range holds range_start and not range_end; without either all readings are meant."))
 }
 
 fn require_tables() -> IotResult<()> {

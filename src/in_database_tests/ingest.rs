@@ -275,7 +275,7 @@ mod tests {
         .enumerate()
         {
             Spi::run("SELECT iot.iot_stat_reset()").unwrap();
-            let day = format!("2026-11-0{}", day + 1);
+            let day = format!("2026-11-0{}", 2 * day + 1);
             let reported: i64 = one(&road.replace("SENSOR", &sensor.to_string()).replace("DAY", &day));
             assert_eq!(reported, 12, "{policy}: {road}");
             assert_eq!(counted(), "3 2 0 1", "{policy}: {road}");
@@ -291,10 +291,10 @@ mod tests {
             assert_eq!(kept, "not_stored 23505 13", "{policy}: {road}");
         }
         let call =
-            format!("SELECT iot.process_sensor_data('{sensor}', VALUE, '{{}}', '2026-11-03 00:03+00')");
+            format!("SELECT iot.process_sensor_data('{sensor}', VALUE, '{{}}', '2026-11-05 00:03+00')");
         let statistics = |value: &str| {
             one::<f64>(&format!(
-                "SELECT anomaly_score FROM iot.process_sensor_data_ex('{sensor}', {value}, '{{}}', '2026-11-03 00:04+00')"
+                "SELECT anomaly_score FROM iot.process_sensor_data_ex('{sensor}', {value}, '{{}}', '2026-11-05 00:04+00')"
             ))
         };
         Spi::run("SELECT iot.iot_stat_reset()").unwrap();

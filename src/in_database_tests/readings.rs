@@ -167,10 +167,30 @@ mod tests {
             ] {
                 let expected = if statement.contains("JOIN") { "42703" } else { "0A000" };
                 assert_fails(&statement, expected, message, hint);
+                if expected == "0A000" {
+                    assert_fails(&statement, expected, &format!("foreign table \"{}\"", &table[4..]), hint);
+                }
             }
         }
         assert_fails("COPY iot.readings TO '/dev/null'", "42809", "", "");
         assert_eq!((stored(), rejected().as_str()), (0, ""));
+    }
+
+    #[pg_test]
+    fn a_rejected_number_that_came_as_text_is_kept_as_a_number() {
+        let (_, sensor) = factory();
+        Spi::run(&format!(
+            "SELECT iot.ingest(ARRAY['{sensor}'::uuid], ARRAY[now()], '{{NaN}}');
+             SELECT iot.ingest('{{\"sensor_id\": \"{sensor}\", \"value\": \"NaN\"}}');
+             INSERT INTO iot.readings (sensor_id, measurement_value) VALUES ('{sensor}', 'NaN');
+             INSERT INTO iot.readings (sensor_id, text_value) VALUES ('{sensor}', 'NaN');
+             INSERT INTO iot.raw_readings (sensor_id, measurement_value) VALUES ('{sensor}', 'NaN')"
+        ))
+        .unwrap();
+        let kept: String =
+            one("SELECT string_agg(DISTINCT concat_ws(' ', reason, coalesce(measurement_value::text, 'none')), ', ')
+                   || count(*) FROM iot.rejected_readings");
+        assert_eq!(kept, "not_finite NaN5");
     }
 
     #[pg_test]
@@ -362,7 +382,12 @@ mod tests {
         )
         .unwrap();
         assert_fails("INSERT INTO public.other VALUES (NULL)", "0A000", "other", "iot.readings");
-        assert_fails("INSERT INTO public.parent VALUES (NULL)", "0A000", "partition", "iot.readings");
+        assert_fails(
+            "INSERT INTO public.parent VALUES (NULL)",
+            "0A000",
+            "\"child\" cannot take rows as a partition",
+            "iot.readings",
+        );
     }
 
     #[pg_test]

@@ -158,7 +158,11 @@ mod tests {
             (&format!("'{sensor}', NULL"), "22004", "\"range_start\""),
             (&format!("'{sensor}', range_end => NULL"), "22004", "\"range_end\""),
             (&format!("'{sensor}', dry_run => NULL"), "22004", "\"dry_run\""),
-            (&format!("'{sensor}', 'now', 'now', true"), "22023", "must be before"),
+            (
+                &format!("'{sensor}', '2026-02-01 00:00+00', '2026-01-01 00:00+00', true"),
+                "22023",
+                "range_start 2026-02-01 00:00:00+00 must be before range_end 2026-01-01 00:00:00+00",
+            ),
             (&format!("'{nobody}', dry_run => true"), "42704", "does not exist"),
         ] {
             assert_fails(&format!("CALL iot.recalibrate({arguments})"), state, message, "");

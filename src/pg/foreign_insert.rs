@@ -11,6 +11,7 @@ use pgrx::pg_sys::panic::pgrx_extern_c_guard;
 use pgrx::{FromDatum, IntoDatum, PgBox, PgList, PgMemoryContexts, PgSqlErrorCode, PgTupleDesc, pg_sys};
 
 use super::jsonb::Jsonb;
+use super::relation;
 use crate::error::{IotError, IotResult, OrRaise};
 
 /// Takes the rows of one statement.
@@ -54,10 +55,8 @@ impl TargetTable<'_> {
 
     /// Its name without schema.
     pub fn name(&self) -> String {
-        // SAFETY: as above; the name is NUL-terminated.
-        unsafe { CStr::from_ptr((*(*self.relation).rd_rel).relname.data.as_ptr()) }
-            .to_string_lossy()
-            .into_owned()
+        // SAFETY: as above.
+        unsafe { name_of(self.relation) }
     }
 
     /// The table's option `name`, if it is set.
@@ -181,17 +180,31 @@ pub fn handler<O: OpenSink>() -> Internal {
     Internal::from(Some(pg_sys::Datum::from(routine.into_pg())))
 }
 
-/// Callbacks of a scan: planning refuses it, so only the first is ever reached.
+/// Called first when a scan is planned.
+extern "C-unwind" fn relation_size(
+    _root: *mut pg_sys::PlannerInfo,
+    _relation: *mut pg_sys::RelOptInfo,
+    table: pg_sys::Oid,
+) {
+    guarded(|| {
+        let name = relation::name_of(table).unwrap_or_default();
+        not_supported(format!("cannot read from foreign table \"{name}\""))
+            .detail("It takes readings and keeps none.")
+            .hint("Read iot.sensor_data.")
+            .raise()
+    })
+}
+
+/// The other callbacks of a scan: planning refused it before.
 macro_rules! refuse_scan {
     ($($name:ident($($argument:ty),*) $(-> $result:ty)?;)*) => {$(
         extern "C-unwind" fn $name($(_: $argument),*) $(-> $result)? {
-            guarded(|| refuse_to_read())
+            guarded(|| defect("a foreign table of the stream road is scanned").raise())
         }
     )*};
 }
 
 refuse_scan! {
-    relation_size(*mut pg_sys::PlannerInfo, *mut pg_sys::RelOptInfo, pg_sys::Oid);
     paths(*mut pg_sys::PlannerInfo, *mut pg_sys::RelOptInfo, pg_sys::Oid);
     plan(*mut pg_sys::PlannerInfo, *mut pg_sys::RelOptInfo, pg_sys::Oid, *mut pg_sys::ForeignPath,
         *mut pg_sys::List, *mut pg_sys::List, *mut pg_sys::Plan) -> *mut pg_sys::ForeignScan;
@@ -201,32 +214,41 @@ refuse_scan! {
     end_scan(*mut pg_sys::ForeignScanState);
 }
 
-fn refuse_to_read() -> ! {
-    not_supported("cannot read from foreign table")
-        .detail("It takes readings and keeps none.")
-        .hint("Read iot.sensor_data.")
-        .raise()
-}
-
 /// Called while an UPDATE or a DELETE is planned, before any scan.
-extern "C-unwind" fn add_update_targets(
+///
+/// # Safety
+/// Called by the planner with the open table.
+unsafe extern "C-unwind" fn add_update_targets(
     _root: *mut pg_sys::PlannerInfo,
     _target: pg_sys::Index,
     _entry: *mut pg_sys::RangeTblEntry,
-    _relation: pg_sys::Relation,
+    relation: pg_sys::Relation,
 ) {
     guarded(|| {
-        not_supported("cannot update or delete in foreign table").hint("Change iot.sensor_data.").raise()
+        // SAFETY: the planner keeps the relation open.
+        let name = unsafe { name_of(relation) };
+        not_supported(format!("cannot update or delete in foreign table \"{name}\""))
+            .hint("Change iot.sensor_data.")
+            .raise()
     })
 }
 
-extern "C-unwind" fn truncate(
-    _tables: *mut pg_sys::List,
+/// # Safety
+/// Called by TRUNCATE with a list of open tables.
+unsafe extern "C-unwind" fn truncate(
+    tables: *mut pg_sys::List,
     _: pg_sys::DropBehavior::Type,
     _restarts_sequences: bool,
 ) {
     guarded(|| {
-        not_supported("cannot truncate foreign table")
+        // SAFETY: the list holds open relations, one at least.
+        let names: Vec<String> = unsafe {
+            PgList::<pg_sys::RelationData>::from_pg(tables)
+                .iter_ptr()
+                .map(|table| format!("\"{}\"", name_of(table)))
+                .collect()
+        };
+        not_supported(format!("cannot truncate foreign table {}", names.join(", ")))
             .detail("It takes readings and keeps none.")
             .hint("Truncate iot.sensor_data.")
             .raise()
@@ -238,26 +260,33 @@ extern "C-unwind" fn updatable(_relation: pg_sys::Relation) -> i32 {
 }
 
 /// # Safety
-/// Called by the planner with the ModifyTable node it makes.
+/// Called by the planner with the ModifyTable node it makes, and the table's place in its range table.
 unsafe extern "C-unwind" fn plan_modify(
-    _root: *mut pg_sys::PlannerInfo,
+    root: *mut pg_sys::PlannerInfo,
     plan: *mut pg_sys::ModifyTable,
-    _result_relation: pg_sys::Index,
+    result_relation: pg_sys::Index,
     _subplan: i32,
 ) -> *mut pg_sys::List {
     guarded(|| {
-        // SAFETY: the planner passes a valid node, which is only read.
-        let plan = unsafe { &*plan };
+        // SAFETY: the planner passes a valid node, which is only read; the range table has the entry.
+        let (plan, table) = unsafe {
+            let entry = pg_sys::rt_fetch(result_relation, (*(*root).parse).rtable);
+            (&*plan, (*entry).relid)
+        };
+        let refuse = |what: &str| {
+            let name = relation::name_of(table).unwrap_or_default();
+            not_supported(what.replace("{}", &format!("\"{name}\"")))
+        };
         if plan.operation != pg_sys::CmdType::CMD_INSERT {
-            not_supported("foreign table takes new rows only").hint("Change iot.sensor_data.").raise();
+            refuse("foreign table {} takes new rows only").hint("Change iot.sensor_data.").raise();
         }
         if !plan.returningLists.is_null() {
-            not_supported("RETURNING is not supported for foreign table")
+            refuse("RETURNING is not supported for foreign table {}")
                 .hint("Rows are stored in batches; read iot.sensor_data afterwards.")
                 .raise();
         }
         if plan.onConflictAction != pg_sys::OnConflictAction::ONCONFLICT_NONE {
-            not_supported("ON CONFLICT is not supported for foreign table")
+            refuse("ON CONFLICT is not supported for foreign table {}")
                 .hint("Leave it out: duplicates are handled by the duplicates policy.")
                 .raise();
         }
@@ -292,7 +321,8 @@ unsafe extern "C-unwind" fn begin_insert<O: OpenSink>(
         // SAFETY: passed on from the executor; a partition that rows are routed to has a root relation.
         unsafe {
             if !(*result).ri_RootResultRelInfo.is_null() {
-                not_supported("foreign table cannot take rows as a partition")
+                let name = name_of((*result).ri_RelationDesc);
+                not_supported(format!("foreign table \"{name}\" cannot take rows as a partition"))
                     .hint("Insert into iot.readings itself.")
                     .raise();
             }
@@ -415,7 +445,16 @@ fn guarded<R>(work: impl FnOnce() -> R) -> R {
     unsafe { pgrx_extern_c_guard(work) }
 }
 
-fn not_supported(message: &str) -> IotError {
+/// Name of a relation, without schema.
+///
+/// # Safety
+/// It is open.
+unsafe fn name_of(relation: pg_sys::Relation) -> String {
+    // SAFETY: as the caller promises; the name is NUL-terminated.
+    unsafe { CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()) }.to_string_lossy().into_owned()
+}
+
+fn not_supported(message: impl Into<String>) -> IotError {
     IotError::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
 }
 
