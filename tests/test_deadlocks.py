@@ -173,6 +173,94 @@ def test_sessions_that_lost_a_race_for_a_key_do_not_wait_for_each_other(database
     assert_scores_follow_the_rows(database, [sensor])
 
 
+def silent_cluster():
+    """One whose worker writes nothing down."""
+    return Cluster(settings={"iot_ext.flush_interval": "0"})
+
+
+def made(cluster):
+    database = Database(cluster)
+    database.execute("CREATE EXTENSION iot_ext")
+    database.execute("SELECT iot.setup()")
+    return database
+
+
+def write_down(database):
+    """Which sensors are written down now; whoever would wait for a lock fails instead."""
+    with database.connect() as connection:
+        connection.execute("SET statement_timeout = '20s'")
+        connection.execute("SELECT iot.flush_state()")
+    return {sensor for (sensor,) in database.rows("SELECT sensor_id FROM iot.sensor_state WHERE latest_value = 2")}
+
+
+HOLD_IN_TABLE = {
+    "a state": "SELECT FROM iot.sensor_state WHERE sensor_id = %s FOR UPDATE",
+    "a state that is not there yet": "INSERT INTO iot.sensor_state (sensor_id, device_id) SELECT sensor_id, device_id"
+                                     " FROM iot.sensors WHERE sensor_id = %s",
+    "a sensor that is being deleted": "SELECT FROM iot.sensors WHERE sensor_id = %s FOR UPDATE",
+}
+
+
+@pytest.mark.parametrize("held", HOLD_IN_TABLE)
+def test_writing_states_down_waits_for_nobody(held):
+    with silent_cluster() as cluster:
+        database = made(cluster)
+        first, second, third = sensors = add_sensors(database, 3)
+        if held == "a state":
+            by_arrays(database.connection, [Reading(sensor, START, 1.0) for sensor in sensors])
+            assert database.value("SELECT iot.flush_state()") == 3
+        by_arrays(database.connection, [Reading(sensor, START + timedelta(minutes=1), 2.0) for sensor in sensors])
+        with database.connect(autocommit=False) as holder:
+            holder.execute(HOLD_IN_TABLE[held], (second,))
+            assert write_down(database) == {first, third}
+            holder.rollback()
+        assert write_down(database) == set(sensors)
+        assert database.value("SELECT iot.flush_state()") == 0
+
+
+def test_nor_for_a_device():
+    with silent_cluster() as cluster:
+        database = made(cluster)
+        first, second = sensors = add_sensors(database, 2)
+        by_arrays(database.connection, [Reading(sensor, START, 2.0) for sensor in sensors])
+        seen = ("SELECT s.sensor_id FROM iot.sensors s JOIN iot.devices d USING (device_id) WHERE d.last_seen_at IS NOT NULL"
+                " ORDER BY 1")
+        with database.connect(autocommit=False) as holder:
+            holder.execute("SELECT FROM iot.devices d JOIN iot.sensors s USING (device_id) WHERE sensor_id = %s"
+                           " FOR UPDATE OF d", (first,))
+            assert write_down(database) == set(sensors)
+            assert database.rows(seen) == [(second,)]
+            holder.rollback()
+        write_down(database)
+        assert database.rows(seen) == [(first,), (second,)]
+        assert database.value("SELECT iot.flush_state()") == 0
+
+
+def test_what_the_worker_writes_down_makes_nobody_wait_in_a_circle():
+    """A session holds the state of the last sensor and wants that of the first; another one holds the one between."""
+    with silent_cluster() as cluster:
+        database = made(cluster)
+        first, second, third = sensors = add_sensors(database, 3)
+        for minute in (1, 2):
+            by_arrays(database.connection,
+                      [Reading(sensor, START + timedelta(minutes=minute), float(minute)) for sensor in sensors])
+            if minute == 1:
+                database.execute("SELECT iot.flush_state()")
+        with database.connect(autocommit=False) as holder, database.connect(autocommit=False) as session:
+            holder.execute("SELECT FROM iot.sensor_state WHERE sensor_id = %s FOR UPDATE", (second,))
+            process(session, third, 1.0, START)
+            database.execute("ALTER SYSTEM SET iot_ext.flush_interval = '1s'")
+            database.execute("SELECT pg_reload_conf()")
+            wait_until(lambda: database.rows("SELECT FROM iot.sensor_state WHERE sensor_id = %s AND latest_value = 2",
+                                             (first,)), 20, what="the worker has written the first one down")
+            process(session, first, 1.0, START)
+            session.commit()
+            holder.rollback()
+        wait_until(lambda: database.value("SELECT count(*) FROM iot.sensor_state WHERE latest_value = 2") == 3, 20,
+                   what="what was left out is written down")
+        assert "deadlock" not in cluster.log.read_text(errors="replace")
+
+
 def test_states_are_written_down_in_one_order():
     """However many there are: the rows of a table that was empty lie as they were inserted, and so locked."""
     with Cluster(settings={"iot_ext.flush_interval": "1h", "iot_ext.max_tracked_sensors": 20_000}) as cluster:
