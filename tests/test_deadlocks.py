@@ -130,11 +130,11 @@ def test_alerts_are_opened_in_one_order(database):
 
 def pause_before_the_key(database):
     """Makes the partition of START by hand, with an index before that of the primary key: there a row that is stored already
-    waits while `pg_advisory_lock(1)` is held, and its key is not there yet."""
+    waits while `pg_advisory_lock(value)` is held, and its key is not there yet."""
     partition = f"iot.sensor_data_{START:%Y_%m}"
-    database.execute(f"DROP TABLE {partition}")
+    database.execute(f"DROP TABLE IF EXISTS {partition}")
     database.execute("CREATE FUNCTION public.pause(float8) RETURNS float8 IMMUTABLE LANGUAGE plpgsql AS"
-                     " 'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN $1; END'")
+                     " 'BEGIN PERFORM pg_advisory_xact_lock_shared($1::bigint); RETURN $1; END'")
     database.execute(f"CREATE TABLE {partition} (LIKE iot.sensor_data INCLUDING ALL EXCLUDING INDEXES)")
     database.execute(f"CREATE INDEX ON {partition} (public.pause(measurement_value))")
     database.execute(f"ALTER TABLE {partition} ADD PRIMARY KEY (sensor_id, measurement_timestamp)")
@@ -173,9 +173,9 @@ def test_sessions_that_lost_a_race_for_a_key_do_not_wait_for_each_other(database
     assert_scores_follow_the_rows(database, [sensor])
 
 
-def silent_cluster():
+def silent_cluster(**settings):
     """One whose worker writes nothing down."""
-    return Cluster(settings={"iot_ext.flush_interval": "0"})
+    return Cluster(settings={"iot_ext.flush_interval": "0"} | {f"iot_ext.{name}": value for name, value in settings.items()})
 
 
 def made(cluster):
@@ -278,3 +278,79 @@ def test_states_are_written_down_in_one_order():
             "SELECT count(*), bool_and(sensor_id > before) FROM (SELECT sensor_id, lag(sensor_id) OVER (ORDER BY ctid) AS before"
             " FROM iot.sensor_state) AS s") == (12_000, True)
         assert database.value("SELECT last_seen_at IS NOT NULL FROM iot.devices")
+
+
+def offer_in_background(database, batch):
+    def offer():
+        with database.connect() as connection:
+            return by_arrays(connection, batch)
+
+    return in_background(offer)
+
+
+def assert_all_served(workers):
+    for thread, results in workers:
+        thread.join(60)
+        assert not thread.is_alive()
+        assert not isinstance(results[0], Exception), results[0]
+
+
+@pytest.mark.parametrize("detector", ["zscore", "ewma"])
+def test_states_are_locked_at_one_place_of_a_batch(detector):
+    """One session has late readings of a sensor whose checkpoint is on disk. Another one has the same, and before them a
+    sensor whose detector found no room in memory, and which it therefore locks before all."""
+    with silent_cluster(max_tracked_detectors=1) as cluster:
+        database = made(cluster)
+        pause_before_the_key(database)
+        shared, other = sensors = add_sensors(database, 2)
+        database.execute("UPDATE iot.sensors SET detector = %s WHERE sensor_id = %s", (detector, shared))
+        database.execute("UPDATE iot.sensors SET detector = 'robust' WHERE sensor_id = %s", (other,))
+        by_arrays(database.connection, [Reading(sensor, START + timedelta(hours=1), 9.0) for sensor in sensors])
+        assert database.value("SELECT iot.flush_state()") == 2
+        occupied = add_sensor(database, "D-9")[1]
+        database.execute("UPDATE iot.sensors SET detector = 'ewma' WHERE sensor_id = %s", (occupied,))
+        with (database.connect(autocommit=False) as occupant, database.connect() as first_gate,
+              database.connect() as second_gate):
+            if detector == "zscore":
+                # The only room for a detector.
+                process(occupant, occupied, 9.0, START)
+            first_gate.execute("SELECT pg_advisory_lock(1)")
+            second_gate.execute("SELECT pg_advisory_lock(2)")
+            workers = [offer_in_background(database, [Reading(shared, START, 1.0)])]
+            wait_until(lambda: waiting(database) == 1, what="the first one waits before its key")
+            workers.append(offer_in_background(
+                database, [Reading(shared, START, 2.0), Reading(other, START + timedelta(hours=2), 3.0)]))
+            wait_until(lambda: waiting(database) == 2, what="the second one waits")
+            first_gate.execute("SELECT pg_advisory_unlock(1)")
+            wait_until(lambda: workers[0][1] or waiting(database) == 2, what="the first one is served, or waits again")
+            second_gate.execute("SELECT pg_advisory_unlock(2)")
+            assert_all_served(workers)
+            occupant.rollback()
+        assert database.value("SELECT count(*) FROM iot.sensor_data") == 4
+        assert_scores_follow_the_rows(database, [shared] if detector == "zscore" else [])
+
+
+def test_a_conflict_locks_nothing_in_the_middle_of_a_batch():
+    """The sensors have no place in memory, so that their states are in the table."""
+    with silent_cluster(max_tracked_sensors=1) as cluster:
+        database = made(cluster)
+        pause_before_the_key(database)
+        first, second, occupied = add_sensors(database, 3)
+        with (database.connect(autocommit=False) as occupant, database.connect() as gate,
+              database.connect(autocommit=False) as holder):
+            process(occupant, occupied, 9.0, START)
+            gate.execute("SELECT pg_advisory_lock(1)")
+            workers = [offer_in_background(database, [Reading(first, START, 5.0), Reading(second, START, 1.0)])]
+            wait_until(lambda: waiting(database) == 1, what="the first one waits before its key")
+            process(database.connection, second, 2.0, START)
+            holder.execute("SELECT FROM iot.sensor_state WHERE sensor_id = %s FOR UPDATE", (second,))
+            gate.execute("SELECT pg_advisory_unlock(1)")
+            wait_until(lambda: waiting(database) == 1, what="the first one waits for a state")
+            later = START + timedelta(minutes=1)
+            workers.append(offer_in_background(database, [Reading(first, later, 6.0), Reading(second, later, 7.0)]))
+            wait_until(lambda: waiting(database) >= 2, what="the second one waits, too")
+            holder.rollback()
+            assert_all_served(workers)
+            occupant.rollback()
+        assert sorted(database.rows("SELECT measurement_value FROM iot.sensor_data")) == [(2.0,), (5.0,), (6.0,), (7.0,)]
+        assert_scores_follow_the_rows(database, [first, second])

@@ -294,11 +294,20 @@ pub fn untracked<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Uuid> {
     })
 }
 
-/// The stored readings of a sensor changed, or will, without its state following: by plain SQL, or at a conflict.
+/// The stored readings of a sensor changed, or will, without its state following: by plain SQL.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn mark_stale(sensor_id: [u8; 16]) -> IotResult<()> {
+    mark_stale_in_memory(sensor_id);
+    spoil_checkpoints(vec![Uuid::from_bytes(sensor_id)], &[])
+}
+
+/// The state of a sensor that this transaction has entered cannot be trusted: it holds a reading that another session stored
+/// first, or one that was replaced. Nothing is locked for that in the middle of a batch. The checkpoint on disk is true: what
+/// the batch stores beneath it is late, or takes the place of a reading, and that is known before; and while the
+/// sensor is touched, no new one is made.
+pub fn mark_stale_in_memory(sensor_id: [u8; 16]) {
     transaction::listen(&LISTENER);
     TRANSACTION.with_borrow_mut(|transaction| {
         let local = transaction.sensors.entry(sensor_id).or_insert_with(|| Local {
@@ -310,7 +319,6 @@ pub fn mark_stale(sensor_id: [u8; 16]) -> IotResult<()> {
         // Stays when a subtransaction rolls back: a needless rebuild does no harm.
         local.stale = true;
     });
-    spoil_checkpoints(vec![Uuid::from_bytes(sensor_id)], &[])
 }
 
 /// As [`mark_stale`] for every sensor.
