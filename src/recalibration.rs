@@ -10,7 +10,8 @@ use pgrx::iter::TableIterator;
 use pgrx::{PgSqlErrorCode, name, pg_extern};
 
 use crate::catalog::recalibration::{self, Changes};
-use crate::catalog::{self, sensor};
+use crate::catalog::{self, sensor, sensor_state};
+use crate::engine::memory::has_detector;
 use crate::engine::profile::{Profile, unknown_sensor};
 use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::relation::in_schema_iot;
@@ -112,6 +113,10 @@ fn batch(
     let mut changed = processing::Changed::new();
     let next = with_session(|session| {
         let key = rules.as_ref().and_then(|rules| rules.key(sensor_id.as_bytes()));
+        if recalibration.is_some() && has_detector(&profile) {
+            // As batches of readings do: before anything else.
+            sensor_state::lock(session, vec![sensor_id])?;
+        }
         if let Some((rules, key)) = rules.as_ref().zip(key) {
             processing::lock(session, rules, BTreeSet::from([key]))?;
         }

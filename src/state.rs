@@ -1,9 +1,11 @@
 //! What the engine holds in memory, as SQL: writing it down, and asking it for the latest reading.
 
+use std::collections::HashSet;
+
 use iot_core::sensor_state::{NEVER, SensorState};
 use iot_core::time::Timestamp;
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
-use pgrx::pg_extern;
+use pgrx::{PgSqlErrorCode, pg_extern};
 
 use crate::catalog::sensor_state::{self, NO_DETECTOR, Seen, Written};
 use crate::engine::overlay;
@@ -11,6 +13,7 @@ use crate::error::{IotError, IotResult, OrRaise};
 use crate::pg::clock;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::security;
+use crate::pg::settings::Scoped;
 use crate::pg::shared::flush::{self, Flushing, Unflushed};
 use crate::pg::shared::sensors::{self, SensorKey};
 use crate::pg::statement::with_session;
@@ -30,6 +33,9 @@ fn flush_state() -> i64 {
 
 /// Writes down what changed; returns how many sensors.
 ///
+/// Waits for no row: sessions wait for what is written here, and a wait of ours could make one of them the victim of a
+/// deadlock. What somebody else has locked is written down the next time.
+///
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn flush() -> IotResult<i64> {
@@ -37,19 +43,54 @@ pub fn flush() -> IotResult<i64> {
         return Ok(0);
     }
     let mut flushed = 0;
-    // All states in the order of their keys, then all devices: as a session locks them that writes some of them.
     let mut seen = Seen::default();
-    let keys = flush::unflushed();
-    let mut left = keys.as_slice();
-    while !left.is_empty() {
-        let flushing = flush::take_unflushed(left, CHUNK, DETECTOR_CHUNK);
-        left = &left[flushing.seen..];
-        overlay::note_flushed(flushing.taken.iter().map(|taken| SensorKey::here(taken.sensor_id)));
-        write(&flushing, &mut seen)?;
-        flushed += flushing.taken.len() as i64;
+    // Sensors by device, in case that is locked.
+    let mut written: Vec<([u8; 16], [u8; 16])> = Vec::new();
+    for keys in flush::unflushed().chunks(CHUNK) {
+        let sensor_ids = keys.iter().map(|key| Uuid::from_bytes(key.sensor_id)).collect();
+        let free = with_session(|session| sensor_state::lock_if_free(session, sensor_ids))?;
+        for (sensor_ids, has_rows) in [(free.locked, true), (free.lacking, false)] {
+            let mut keys: Vec<SensorKey> = sensor_ids.into_iter().map(SensorKey::here).collect();
+            keys.sort_unstable_by_key(|key| key.sensor_id);
+            let mut left = keys.as_slice();
+            while !left.is_empty() {
+                let flushing = flush::take_unflushed(left, CHUNK, DETECTOR_CHUNK);
+                left = &left[flushing.seen..];
+                overlay::note_flushed(flushing.taken.iter().map(|taken| SensorKey::here(taken.sensor_id)));
+                if has_rows {
+                    write(&flushing, &mut seen)?;
+                } else if !write_new(&flushing, &mut seen)? {
+                    continue;
+                }
+                flushed += flushing.taken.len() as i64;
+                written.extend(flushing.taken.iter().map(|taken| (taken.device_id, taken.sensor_id)));
+            }
+        }
     }
-    with_session(|session| sensor_state::store_seen(session, seen))?;
+    let skipped = with_session(|session| sensor_state::store_seen_if_free(session, seen))?;
+    if !skipped.is_empty() {
+        let skipped: HashSet<[u8; 16]> = skipped.into_iter().collect();
+        let of_skipped = written.iter().filter(|(device_id, _)| skipped.contains(device_id));
+        overlay::note_left_out(&of_skipped.map(|&(_, sensor_id)| sensor_id).collect());
+    }
     Ok(flushed)
+}
+
+/// Writes states down that have no rows yet; whether it did. A session that makes one of them at this very moment is not
+/// waited for: all of them are left for the next time.
+fn write_new(flushing: &Flushing, seen: &mut Seen) -> IotResult<bool> {
+    let mut new = Seen::default();
+    let outcome = transaction::unless(&[PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE], || {
+        let settings = Scoped::new();
+        settings.set(c"lock_timeout", c"1ms");
+        write(flushing, &mut new)
+    })?;
+    if outcome.is_ok() {
+        seen.add(new);
+    } else {
+        overlay::note_left_out(&flushing.taken.iter().map(|taken| taken.sensor_id).collect());
+    }
+    Ok(outcome.is_ok())
 }
 
 #[pg_extern(sql = false)]

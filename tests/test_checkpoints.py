@@ -69,7 +69,7 @@ def full_cluster():
 
 
 def test_a_late_reading_between_taking_and_writing(silent_cluster):
-    """The flush has taken the states of two sensors and waits to write the first one down."""
+    """The flush has taken the states of two sensors, and is stopped while it writes the first one down."""
     database = prepare(silent_cluster)
     first, second = sorted(add_sensor(database, serial)[1] for serial in ("D-1", "D-2"))
     for sensor in (first, second):
@@ -77,13 +77,21 @@ def test_a_late_reading_between_taking_and_writing(silent_cluster):
     database.execute(FLUSH)
     for sensor in (first, second):
         fill(database.connection, sensor, first=20)
-    with database.connect(autocommit=False) as holder, database.connect() as flusher, ThreadPoolExecutor() as pool:
-        holder.execute("SELECT FROM iot.sensor_state WHERE sensor_id = %s FOR UPDATE", (first,))
+    database.execute("CREATE FUNCTION public.pause() RETURNS trigger LANGUAGE plpgsql AS"
+                     " 'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END'")
+    database.execute("CREATE TRIGGER pause BEFORE INSERT ON iot.sensor_state FOR EACH ROW WHEN (NEW.is_checkpoint)"
+                     " EXECUTE FUNCTION public.pause()")
+    with (database.connect() as gate, database.connect() as flusher, database.connect() as session,
+          ThreadPoolExecutor() as pool):
+        gate.execute("SELECT pg_advisory_lock(1)")
         flush = pool.submit(flusher.execute, FLUSH)
-        wait_until(lambda: waits_for_a_lock(database, flusher), what="flush that waits for the first row")
-        process(database.connection, second, 90, minute(15))
-        holder.rollback()
+        wait_until(lambda: waits_for_a_lock(database, flusher), what="flush that writes the first row")
+        late = pool.submit(process, session, second, 90, minute(15))
+        wait_until(lambda: waits_for_a_lock(database, session), what="a late reading that waits for the flush")
+        gate.execute("SELECT pg_advisory_unlock(1)")
         assert flush.result().fetchone()[0] == 2
+        late.result()
+    assert database.rows("SELECT sensor_id FROM iot.sensor_state WHERE is_checkpoint") == [(first,)]
     forget_memory(database, silent_cluster)
     assert_scores_follow_the_rows(database, [first, second])
 
@@ -107,11 +115,8 @@ def test_a_checkpoint_written_while_an_unknown_transaction_is_open(full_cluster,
         occupier.rollback()
         fill(database.connection, sensor, first=40)
         assert is_tracked(database, sensor)
-        with ThreadPoolExecutor() as pool, database.connect() as flusher:
-            flush = pool.submit(flusher.execute, FLUSH)
-            wait_until(lambda: flush.done() or waits_for_a_lock(database, flusher), what="flush")
-            unknown.commit()
-            assert flush.result().fetchone()[0] == 1
+        assert database.value(FLUSH) == 0, "it has locked the state"
+        unknown.commit()
     assert checkpoints(database) == 0, "a transaction was under way that no entry knew of"
     forget_memory(database, full_cluster)
     assert_scores_follow_the_rows(database, [sensor])
@@ -136,11 +141,8 @@ def test_a_checkpoint_on_its_way_when_readings_are_truncated(silent_cluster):
             flusher.commit()
             truncate.result()
             fill(database.connection, sensors[1], first=december + 10)
-            flush = pool.submit(flusher.execute, FLUSH)
-            wait_until(lambda: waits_for_a_lock(database, flusher), what="flush that waits for TRUNCATE to end")
+            assert database.value(FLUSH) == 0, "TRUNCATE has locked the states"
             other.commit()
-            assert flush.result().fetchone()[0] == 1
-            flusher.commit()
     assert checkpoints(database) == 0
     forget_memory(database, silent_cluster)
     assert_scores_follow_the_rows(database, sensors)

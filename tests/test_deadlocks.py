@@ -131,11 +131,11 @@ def test_alerts_are_opened_in_one_order(database):
 
 def pause_before_the_key(database):
     """Makes the partition of START by hand, with an index before that of the primary key: there a row that is stored already
-    waits while `pg_advisory_lock(1)` is held, and its key is not there yet."""
+    waits while `pg_advisory_lock(value)` is held, and its key is not there yet."""
     partition = f"iot.sensor_data_{START:%Y_%m}"
-    database.execute(f"DROP TABLE {partition}")
+    database.execute(f"DROP TABLE IF EXISTS {partition}")
     database.execute("CREATE FUNCTION public.pause(float8) RETURNS float8 IMMUTABLE LANGUAGE plpgsql AS"
-                     " 'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN $1; END'")
+                     " 'BEGIN PERFORM pg_advisory_xact_lock_shared($1::bigint); RETURN $1; END'")
     database.execute(f"CREATE TABLE {partition} (LIKE iot.sensor_data INCLUDING ALL EXCLUDING INDEXES)")
     database.execute(f"CREATE INDEX ON {partition} (public.pause(measurement_value))")
     database.execute(f"ALTER TABLE {partition} ADD PRIMARY KEY (sensor_id, measurement_timestamp)")
@@ -172,6 +172,94 @@ def test_sessions_that_lost_a_race_for_a_key_do_not_wait_for_each_other(database
     assert database.value("SELECT count(*) FROM iot.sensor_data") == (1 if end == "commit" else 0)
     assert len({workers[number][1][0] for number in workers}) == (1 if end == "commit" else 3)
     assert_scores_follow_the_rows(database, [sensor])
+
+
+def silent_cluster(**settings):
+    """One whose worker writes nothing down."""
+    return Cluster(settings={"iot_ext.flush_interval": "0"} | {f"iot_ext.{name}": value for name, value in settings.items()})
+
+
+def made(cluster):
+    database = Database(cluster)
+    database.execute("CREATE EXTENSION iot_ext")
+    database.execute("SELECT iot.setup()")
+    return database
+
+
+def write_down(database):
+    """Which sensors are written down now; whoever would wait for a lock fails instead."""
+    with database.connect() as connection:
+        connection.execute("SET statement_timeout = '20s'")
+        connection.execute("SELECT iot.flush_state()")
+    return {sensor for (sensor,) in database.rows("SELECT sensor_id FROM iot.sensor_state WHERE latest_value = 2")}
+
+
+HOLD_IN_TABLE = {
+    "a state": "SELECT FROM iot.sensor_state WHERE sensor_id = %s FOR UPDATE",
+    "a state that is not there yet": "INSERT INTO iot.sensor_state (sensor_id, device_id) SELECT sensor_id, device_id"
+                                     " FROM iot.sensors WHERE sensor_id = %s",
+    "a sensor that is being deleted": "SELECT FROM iot.sensors WHERE sensor_id = %s FOR UPDATE",
+}
+
+
+@pytest.mark.parametrize("held", HOLD_IN_TABLE)
+def test_writing_states_down_waits_for_nobody(held):
+    with silent_cluster() as cluster:
+        database = made(cluster)
+        first, second, third = sensors = add_sensors(database, 3)
+        if held == "a state":
+            by_arrays(database.connection, [Reading(sensor, START, 1.0) for sensor in sensors])
+            assert database.value("SELECT iot.flush_state()") == 3
+        by_arrays(database.connection, [Reading(sensor, START + timedelta(minutes=1), 2.0) for sensor in sensors])
+        with database.connect(autocommit=False) as holder:
+            holder.execute(HOLD_IN_TABLE[held], (second,))
+            assert write_down(database) == {first, third}
+            holder.rollback()
+        assert write_down(database) == set(sensors)
+        assert database.value("SELECT iot.flush_state()") == 0
+
+
+def test_nor_for_a_device():
+    with silent_cluster() as cluster:
+        database = made(cluster)
+        first, second = sensors = add_sensors(database, 2)
+        by_arrays(database.connection, [Reading(sensor, START, 2.0) for sensor in sensors])
+        seen = ("SELECT s.sensor_id FROM iot.sensors s JOIN iot.devices d USING (device_id) WHERE d.last_seen_at IS NOT NULL"
+                " ORDER BY 1")
+        with database.connect(autocommit=False) as holder:
+            holder.execute("SELECT FROM iot.devices d JOIN iot.sensors s USING (device_id) WHERE sensor_id = %s"
+                           " FOR UPDATE OF d", (first,))
+            assert write_down(database) == set(sensors)
+            assert database.rows(seen) == [(second,)]
+            holder.rollback()
+        write_down(database)
+        assert database.rows(seen) == [(first,), (second,)]
+        assert database.value("SELECT iot.flush_state()") == 0
+
+
+def test_what_the_worker_writes_down_makes_nobody_wait_in_a_circle():
+    """A session holds the state of the last sensor and wants that of the first; another one holds the one between."""
+    with silent_cluster() as cluster:
+        database = made(cluster)
+        first, second, third = sensors = add_sensors(database, 3)
+        for minute in (1, 2):
+            by_arrays(database.connection,
+                      [Reading(sensor, START + timedelta(minutes=minute), float(minute)) for sensor in sensors])
+            if minute == 1:
+                database.execute("SELECT iot.flush_state()")
+        with database.connect(autocommit=False) as holder, database.connect(autocommit=False) as session:
+            holder.execute("SELECT FROM iot.sensor_state WHERE sensor_id = %s FOR UPDATE", (second,))
+            process(session, third, 1.0, START)
+            database.execute("ALTER SYSTEM SET iot_ext.flush_interval = '1s'")
+            database.execute("SELECT pg_reload_conf()")
+            wait_until(lambda: database.rows("SELECT FROM iot.sensor_state WHERE sensor_id = %s AND latest_value = 2",
+                                             (first,)), 20, what="the worker has written the first one down")
+            process(session, first, 1.0, START)
+            session.commit()
+            holder.rollback()
+        wait_until(lambda: database.value("SELECT count(*) FROM iot.sensor_state WHERE latest_value = 2") == 3, 20,
+                   what="what was left out is written down")
+        assert "deadlock" not in cluster.log.read_text(errors="replace")
 
 
 def test_states_are_written_down_in_one_order():
@@ -224,3 +312,79 @@ def test_what_is_new_is_registered_in_one_order(database, what):
         assert not thread.is_alive()
     assert (first_results, second_results) == ([(3, 0)], [(2, 0)])
     assert database.value("SELECT count(*) FROM iot.sensors WHERE sensor_type = 'flow'") == 3
+
+
+def offer_in_background(database, batch):
+    def offer():
+        with database.connect() as connection:
+            return by_arrays(connection, batch)
+
+    return in_background(offer)
+
+
+def assert_all_served(workers):
+    for thread, results in workers:
+        thread.join(60)
+        assert not thread.is_alive()
+        assert not isinstance(results[0], Exception), results[0]
+
+
+@pytest.mark.parametrize("detector", ["zscore", "ewma"])
+def test_states_are_locked_at_one_place_of_a_batch(detector):
+    """One session has late readings of a sensor whose checkpoint is on disk. Another one has the same, and before them a
+    sensor whose detector found no room in memory, and which it therefore locks before all."""
+    with silent_cluster(max_tracked_detectors=1) as cluster:
+        database = made(cluster)
+        pause_before_the_key(database)
+        shared, other = sensors = add_sensors(database, 2)
+        database.execute("UPDATE iot.sensors SET detector = %s WHERE sensor_id = %s", (detector, shared))
+        database.execute("UPDATE iot.sensors SET detector = 'robust' WHERE sensor_id = %s", (other,))
+        by_arrays(database.connection, [Reading(sensor, START + timedelta(hours=1), 9.0) for sensor in sensors])
+        assert database.value("SELECT iot.flush_state()") == 2
+        occupied = add_sensor(database, "D-9")[1]
+        database.execute("UPDATE iot.sensors SET detector = 'ewma' WHERE sensor_id = %s", (occupied,))
+        with (database.connect(autocommit=False) as occupant, database.connect() as first_gate,
+              database.connect() as second_gate):
+            if detector == "zscore":
+                # The only room for a detector.
+                process(occupant, occupied, 9.0, START)
+            first_gate.execute("SELECT pg_advisory_lock(1)")
+            second_gate.execute("SELECT pg_advisory_lock(2)")
+            workers = [offer_in_background(database, [Reading(shared, START, 1.0)])]
+            wait_until(lambda: waiting(database) == 1, what="the first one waits before its key")
+            workers.append(offer_in_background(
+                database, [Reading(shared, START, 2.0), Reading(other, START + timedelta(hours=2), 3.0)]))
+            wait_until(lambda: waiting(database) == 2, what="the second one waits")
+            first_gate.execute("SELECT pg_advisory_unlock(1)")
+            wait_until(lambda: workers[0][1] or waiting(database) == 2, what="the first one is served, or waits again")
+            second_gate.execute("SELECT pg_advisory_unlock(2)")
+            assert_all_served(workers)
+            occupant.rollback()
+        assert database.value("SELECT count(*) FROM iot.sensor_data") == 4
+        assert_scores_follow_the_rows(database, [shared] if detector == "zscore" else [])
+
+
+def test_a_conflict_locks_nothing_in_the_middle_of_a_batch():
+    """The sensors have no place in memory, so that their states are in the table."""
+    with silent_cluster(max_tracked_sensors=1) as cluster:
+        database = made(cluster)
+        pause_before_the_key(database)
+        first, second, occupied = add_sensors(database, 3)
+        with (database.connect(autocommit=False) as occupant, database.connect() as gate,
+              database.connect(autocommit=False) as holder):
+            process(occupant, occupied, 9.0, START)
+            gate.execute("SELECT pg_advisory_lock(1)")
+            workers = [offer_in_background(database, [Reading(first, START, 5.0), Reading(second, START, 1.0)])]
+            wait_until(lambda: waiting(database) == 1, what="the first one waits before its key")
+            process(database.connection, second, 2.0, START)
+            holder.execute("SELECT FROM iot.sensor_state WHERE sensor_id = %s FOR UPDATE", (second,))
+            gate.execute("SELECT pg_advisory_unlock(1)")
+            wait_until(lambda: waiting(database) == 1, what="the first one waits for a state")
+            later = START + timedelta(minutes=1)
+            workers.append(offer_in_background(database, [Reading(first, later, 6.0), Reading(second, later, 7.0)]))
+            wait_until(lambda: waiting(database) >= 2, what="the second one waits, too")
+            holder.rollback()
+            assert_all_served(workers)
+            occupant.rollback()
+        assert sorted(database.rows("SELECT measurement_value FROM iot.sensor_data")) == [(2.0,), (5.0,), (6.0,), (7.0,)]
+        assert_scores_follow_the_rows(database, [first, second])

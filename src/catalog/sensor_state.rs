@@ -5,7 +5,8 @@ use iot_core::time::Timestamp;
 use pgrx::Uuid;
 use pgrx::datum::TimestampWithTimeZone;
 
-use crate::error::IotResult;
+use crate::error::{IotError, IotResult};
+use crate::pg::bulk_insert;
 use crate::pg::clock;
 use crate::pg::relation::{self, Lock, OpenRelation, in_schema_iot};
 use crate::pg::security::ActingAs;
@@ -114,6 +115,83 @@ statement!(
             FOR NO KEY UPDATE OF d)
      UPDATE iot.devices d SET last_seen_at = s.at FROM seen s WHERE d.device_id OPERATOR(pg_catalog.=) s.device_id");
 
+statement!(
+    /// As SEEN, for those that nobody else has locked; returns the others.
+    SEEN_IF_FREE: (UUIDARRAYOID, TIMESTAMPTZARRAYOID)
+    "WITH older AS MATERIALIZED (
+         SELECT d.device_id, o.at
+           FROM (SELECT u.device_id, pg_catalog.max(u.at) AS at
+                   FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS u (device_id, at)
+                  GROUP BY u.device_id) AS o
+           JOIN iot.devices d ON d.device_id OPERATOR(pg_catalog.=) o.device_id
+          WHERE d.last_seen_at IS NULL OR d.last_seen_at OPERATOR(pg_catalog.<) o.at),
+     free AS MATERIALIZED (
+         SELECT d.device_id, o.at
+           FROM older o JOIN iot.devices d ON d.device_id OPERATOR(pg_catalog.=) o.device_id
+          WHERE d.last_seen_at IS NULL OR d.last_seen_at OPERATOR(pg_catalog.<) o.at
+            FOR NO KEY UPDATE OF d SKIP LOCKED),
+     seen AS (
+         UPDATE iot.devices d SET last_seen_at = f.at FROM free f
+          WHERE d.device_id OPERATOR(pg_catalog.=) f.device_id)
+     SELECT o.device_id FROM older o
+      WHERE NOT EXISTS (SELECT FROM free f WHERE f.device_id OPERATOR(pg_catalog.=) o.device_id)");
+
+statement!(
+    /// Rows that nobody else has locked.
+    LOCK_IF_FREE: (UUIDARRAYOID)
+    "SELECT s.sensor_id FROM iot.sensor_state s
+      WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1)
+        FOR NO KEY UPDATE SKIP LOCKED");
+
+statement!(
+    /// Sensors without a row, whose own row, which the foreign key locks, nobody is about to delete.
+    LACKING: (UUIDARRAYOID)
+    "SELECT r.sensor_id FROM iot.sensors r
+      WHERE r.sensor_id OPERATOR(pg_catalog.=) ANY ($1)
+        AND NOT EXISTS (SELECT FROM iot.sensor_state s WHERE s.sensor_id OPERATOR(pg_catalog.=) r.sensor_id)
+        FOR KEY SHARE OF r SKIP LOCKED");
+
+statement!(GONE: (UUIDARRAYOID)
+    "SELECT k.sensor_id FROM pg_catalog.unnest($1) AS k (sensor_id)
+      WHERE NOT EXISTS (SELECT FROM iot.sensors r WHERE r.sensor_id OPERATOR(pg_catalog.=) k.sensor_id)");
+
+/// Sensors whose states can be written down without waiting for anybody.
+#[derive(Default)]
+pub struct Free {
+    /// Those whose rows were locked, and those that are not registered any more, of which nothing is written.
+    pub locked: Vec<[u8; 16]>,
+    /// Those that have no row. Another session may make it before we do.
+    pub lacking: Vec<[u8; 16]>,
+}
+
+/// Locks what there is of `sensor_ids`, except what somebody else has locked.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn lock_if_free(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<Free> {
+    let Some(table) = in_schema_iot(c"sensor_state") else { return Ok(Free::default()) };
+    // Whoever wants a table for himself is waited for before a row is locked.
+    let table = OpenRelation::open(table, Lock::RowExclusive);
+    let _devices = in_schema_iot(c"devices").map(|devices| OpenRelation::open(devices, Lock::RowExclusive));
+    let _owner = as_owner();
+    let mut ids = |statement, sensor_ids: Vec<Uuid>| {
+        let rows = session.execute(statement, &[sensor_ids.into()])?;
+        let mut found: Vec<[u8; 16]> = Vec::with_capacity(rows.count());
+        rows.for_each(|row| {
+            found.push(*row.get::<Uuid>(1)?.as_bytes());
+            Ok(())
+        })?;
+        Ok::<_, IotError>(found)
+    };
+    let mut locked = ids(&LOCK_IF_FREE, sensor_ids.clone())?;
+    if locked.len() == sensor_ids.len() {
+        return Ok(Free { locked, lacking: Vec::new() });
+    }
+    locked.extend(ids(&GONE, sensor_ids.clone())?);
+    let lacking = ids(&LACKING, sensor_ids)?;
+    Ok(Free { locked, lacking: bulk_insert::free_keys(&table, &lacking) })
+}
+
 /// A state on its way to the table.
 pub struct Written {
     /// The sensor.
@@ -138,6 +216,14 @@ pub struct Seen {
     received: Vec<Option<TimestampWithTimeZone>>,
 }
 
+impl Seen {
+    /// Adds what `other` has.
+    pub fn add(&mut self, other: Self) {
+        self.device_ids.extend(other.device_ids);
+        self.received.extend(other.received);
+    }
+}
+
 /// Writes states down, and when their devices were last heard of.
 ///
 /// # Errors
@@ -158,6 +244,22 @@ pub fn store_seen(session: &mut Session<'_>, seen: Seen) -> IotResult<()> {
         session.execute(&SEEN, &[seen.device_ids.into(), seen.received.into()])?;
     }
     Ok(())
+}
+
+/// As [`store_seen`], without waiting for anybody. Returns the devices that somebody else has locked.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn store_seen_if_free(session: &mut Session<'_>, seen: Seen) -> IotResult<Vec<[u8; 16]>> {
+    let mut skipped = Vec::new();
+    if !seen.device_ids.is_empty() {
+        let _owner = as_owner();
+        session.execute(&SEEN_IF_FREE, &[seen.device_ids.into(), seen.received.into()])?.for_each(|row| {
+            skipped.push(*row.get::<Uuid>(1)?.as_bytes());
+            Ok(())
+        })?;
+    }
+    Ok(skipped)
 }
 
 /// Writes states down; when their devices were last heard of is added to `seen`.

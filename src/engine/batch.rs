@@ -1,5 +1,6 @@
 //! A batch of readings through the whole pipeline, in the caller's transaction.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -10,9 +11,9 @@ use pgrx::datum::Interval;
 
 use super::directory::{Intake, KeyMap, Lent};
 use super::duplicates;
-use super::judge::{Fate, Judged, Scorer};
+use super::judge::{Fate, Judged, Place, Scorer};
 use super::matches::Matches;
-use super::memory::Wanted;
+use super::memory::{self, Wanted};
 use super::offered::{Measured, Offered};
 use super::overlay::{self, Room};
 use super::pieces;
@@ -27,7 +28,6 @@ use crate::partition;
 use crate::pg::memory::in_scratch;
 use crate::pg::relation::in_schema_iot;
 use crate::pg::shared::counters::{self, Counter};
-use crate::pg::shared::sensors;
 use crate::pg::statement::with_session;
 use crate::pg::{clock, random, security};
 use crate::processing;
@@ -93,6 +93,8 @@ struct Batch<'a> {
     offered: &'a [Offered<'a>],
     groups: Vec<Group>,
     now: Timestamp,
+    /// The states of sensors with detectors were locked before they were read.
+    has_locked: bool,
     outcome: Outcome,
 }
 
@@ -124,6 +126,7 @@ fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
         offered,
         groups: group(&mut lent, offered)?,
         now: clock::now(),
+        has_locked: false,
         outcome: Outcome { judged: vec![Judged::UNDECIDED; offered.len()], ..Outcome::default() },
     };
     let intake = lent.intake()?;
@@ -138,14 +141,17 @@ fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     incomplete.extend(overlay::untracked(batch.profiles()));
     let scored = Instant::now();
 
+    // From here on in the order of ARCHITECTURE.md: no step locks what belongs to an earlier one.
+    let written = overlay::states_for_table(batch.profiles());
+    let mut to_lock = States { incomplete, written: written.iter().map(|state| state.sensor_id).collect() };
+    batch.take_with_detectors(&mut to_lock).lock_first(batch.has_locked)?;
     let processing = processing::prepare(rules, &batch.groups, &batch.outcome.judged)?;
     partition::ensure_for(c"sensor_data", batch.open_times())?;
     let not_stored =
         store::write(offered, &batch.groups, batch.now, &mut batch.outcome.judged, intake.duplicates)?;
     batch.outcome.rejections.extend(not_stored);
     // After the rows, as plain SQL does it: the two wait for each other in one order.
-    let written = overlay::states_for_table(batch.profiles());
-    overlay::spoil_checkpoints(incomplete, &written.iter().map(|state| state.sensor_id).collect::<Vec<_>>())?;
+    to_lock.lock()?;
     if !written.is_empty() {
         with_session(|session| sensor_state::store(session, written))?;
     }
@@ -168,6 +174,31 @@ fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     }
     batch.count();
     Ok(batch.outcome)
+}
+
+/// Sensors whose rows of `iot.sensor_state` a batch locks.
+#[derive(Default)]
+struct States {
+    /// Those whose checkpoints come to be incomplete.
+    incomplete: Vec<Uuid>,
+    /// Those whose states are written.
+    written: Vec<Uuid>,
+}
+
+impl States {
+    /// As [`Self::lock`], before the rows; unless they are locked already.
+    fn lock_first(self, is_locked: bool) -> IotResult<()> {
+        if !is_locked && !self.written.is_empty() {
+            let all = [self.incomplete.as_slice(), &self.written].concat();
+            with_session(|session| sensor_state::lock(session, all))?;
+        }
+        overlay::spoil_checkpoints(self.incomplete, &[])
+    }
+
+    /// Locks them in one order, as far as they are not written in that order anyway, and spoils the checkpoints.
+    fn lock(self) -> IotResult<()> {
+        overlay::spoil_checkpoints(self.incomplete, &self.written)
+    }
 }
 
 /// Figures of one call.
@@ -284,7 +315,7 @@ impl Batch<'_> {
     fn enter_states(&mut self) -> IotResult<()> {
         let sees_all = in_schema_iot(c"sensor_data").is_some_and(security::sees_all_rows);
         let mut wanted: Vec<Wanted> = Vec::new();
-        let mut in_table: Vec<Uuid> = Vec::new();
+        let (mut with_detector, mut is_any_in_table): (Vec<Uuid>, _) = (Vec::new(), false);
         for group in &mut self.groups {
             let open = group.readings.iter().map(|&n| &self.outcome.judged[n as usize]);
             // One from the future moves nothing: its time is not claimed either.
@@ -295,8 +326,9 @@ impl Batch<'_> {
             group.missing = entered.claimed.is_none();
             group.told = newest;
             group.claimed = entered.claimed.unwrap_or(group.claimed);
-            if entered.is_in_table {
-                in_table.push(profile.sensor_id);
+            is_any_in_table |= entered.is_in_table;
+            if memory::has_detector(profile) {
+                with_detector.push(profile.sensor_id);
             }
             if group.missing || entered.detector.is_some() {
                 let (profile, detector) = (Rc::clone(profile), entered.detector);
@@ -307,11 +339,11 @@ impl Batch<'_> {
             return Ok(());
         }
         counters::add(Counter::WindowReads, wanted.iter().filter(|wanted| wanted.state).count() as u64);
-        if !in_table.is_empty() && sensors::is_available() {
-            // Whatever this batch writes is locked in one order, as those who keep all of it in memory write it.
-            in_table = self.profiles().map(|profile| profile.sensor_id).collect();
-        }
-        let states = recall::build(&wanted, in_table, sees_all)?;
+        // A detector's state that is kept in the table is locked before it is read. Then so are those of all sensors with
+        // detectors, as the batch may have to write one of these, too.
+        self.has_locked = is_any_in_table;
+        let locked = if is_any_in_table { with_detector } else { Vec::new() };
+        let states = recall::build(&wanted, locked, sees_all)?;
         for group in self.groups.iter_mut().filter(|group| group.missing) {
             let state = group.profile.as_ref().and_then(|profile| states.get(profile.sensor_id.as_bytes()));
             let newest = state.and_then(|state| state.window.high_water());
@@ -320,11 +352,24 @@ impl Batch<'_> {
         Ok(())
     }
 
+    /// Takes the sensors with detectors out of `states`: their rows are locked before any others.
+    fn take_with_detectors(&self, states: &mut States) -> States {
+        if states.incomplete.is_empty() && states.written.is_empty() {
+            return States::default();
+        }
+        let has_detector = |profile: &&Profile| memory::has_detector(profile);
+        let them: HashSet<[u8; 16]> =
+            self.profiles().filter(has_detector).map(|profile| *profile.sensor_id.as_bytes()).collect();
+        let take = |ids: &mut Vec<Uuid>| ids.extract_if(.., |id| them.contains(id.as_bytes())).collect();
+        States { incomplete: take(&mut states.incomplete), written: take(&mut states.written) }
+    }
+
     fn profiles(&self) -> impl Iterator<Item = &Profile> {
         self.groups.iter().filter_map(|group| group.profile.as_deref())
     }
 
-    /// Scores what will be stored and evaluates the rules. Returns what matched, and the sensors with late readings.
+    /// Scores what will be stored and evaluates the rules. Returns what matched, and the sensors with late readings or such
+    /// that take the place of others.
     fn score(&mut self) -> IotResult<(Matches, Vec<Uuid>)> {
         let mut matches = Matches::default();
         let zone = DatabaseZone::default();
@@ -334,6 +379,7 @@ impl Batch<'_> {
             matches.next_sensor();
             overlay::with_state(profile.sensor_id, |kept, detector| {
                 let mut scorer = Scorer::new(kept, &profile.limits, detector, self.now);
+                let mut replaces = false;
                 for &number in &group.readings {
                     let judged = &mut self.outcome.judged[number as usize];
                     if judged.fate != Fate::Open {
@@ -341,6 +387,7 @@ impl Batch<'_> {
                     }
                     judged.data_id = next_data_id(self.now)?;
                     scorer.judge(judged);
+                    replaces |= judged.place == Place::Taken;
                     let metadata = self.offered[number as usize].metadata;
                     if judged.value.is_nan() {
                         continue;
@@ -352,7 +399,7 @@ impl Batch<'_> {
                     }
                 }
                 counters::add(Counter::Late, scorer.late);
-                if scorer.late > 0 {
+                if scorer.late > 0 || replaces {
                     late.push(profile.sensor_id);
                 }
                 Ok::<(), IotError>(())

@@ -3,6 +3,7 @@
 //! Shared memory learns of it when the transaction commits, and never of what rolled back.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 
 use iot_core::sensor_state::{SensorChange, SensorState};
 use iot_core::time::Timestamp;
@@ -67,8 +68,8 @@ struct Transaction {
     announced: bool,
     /// It changes readings of sensors whose entries do not know of it.
     untracked: bool,
-    /// Entries whose change this transaction writes down.
-    flushed: Vec<SensorKey>,
+    /// Entries whose change this transaction writes down, and whether all of it.
+    flushed: Vec<(SensorKey, bool)>,
 }
 
 thread_local! {
@@ -293,11 +294,20 @@ pub fn untracked<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<Uuid> {
     })
 }
 
-/// The stored readings of a sensor changed, or will, without its state following: by plain SQL, or at a conflict.
+/// The stored readings of a sensor changed, or will, without its state following: by plain SQL.
 ///
 /// # Errors
 /// Only what PostgreSQL raises.
 pub fn mark_stale(sensor_id: [u8; 16]) -> IotResult<()> {
+    mark_stale_in_memory(sensor_id);
+    spoil_checkpoints(vec![Uuid::from_bytes(sensor_id)], &[])
+}
+
+/// The state of a sensor that this transaction has entered cannot be trusted: it holds a reading that another session stored
+/// first, or one that was replaced. Nothing is locked for that in the middle of a batch. The checkpoint on disk is true: what
+/// the batch stores beneath it is late, or takes the place of a reading, and that is known before; and while the
+/// sensor is touched, no new one is made.
+pub fn mark_stale_in_memory(sensor_id: [u8; 16]) {
     transaction::listen(&LISTENER);
     TRANSACTION.with_borrow_mut(|transaction| {
         let local = transaction.sensors.entry(sensor_id).or_insert_with(|| Local {
@@ -309,7 +319,6 @@ pub fn mark_stale(sensor_id: [u8; 16]) -> IotResult<()> {
         // Stays when a subtransaction rolls back: a needless rebuild does no harm.
         local.stale = true;
     });
-    spoil_checkpoints(vec![Uuid::from_bytes(sensor_id)], &[])
 }
 
 /// As [`mark_stale`] for every sensor.
@@ -341,7 +350,15 @@ pub fn has_touched(sensor_id: Uuid) -> bool {
 /// These entries count as written down once the transaction commits.
 pub fn note_flushed(keys: impl Iterator<Item = SensorKey>) {
     transaction::listen(&LISTENER);
-    TRANSACTION.with_borrow_mut(|transaction| transaction.flushed.extend(keys));
+    TRANSACTION.with_borrow_mut(|transaction| transaction.flushed.extend(keys.map(|key| (key, true))));
+}
+
+/// Something about these was left out: they are to be written down again.
+pub fn note_left_out(sensor_ids: &HashSet<[u8; 16]>) {
+    TRANSACTION.with_borrow_mut(|transaction| {
+        let left_out = |key: &SensorKey| sensor_ids.contains(&key.sensor_id);
+        transaction.flushed.iter_mut().for_each(|(key, whole)| *whole &= !left_out(key));
+    });
 }
 
 impl Transaction {
@@ -406,7 +423,7 @@ fn end(committed: bool) {
     if committed && transaction.all_stale && sensors::is_available() {
         sensors::mark_all_stale();
     }
-    transaction.flushed.iter().for_each(|key| flush::end_flush(key, committed));
+    transaction.flushed.iter().for_each(|(key, whole)| flush::end_flush(key, committed && *whole));
     for (key, local) in &transaction.sensors {
         let Some(handle) = local.handle.as_ref().filter(|handle| handle.has_entry()) else {
             // Another session may have begun to track it without seeing our rows.

@@ -372,7 +372,7 @@ fn replace(
         reading.data_id = data_id;
         // Stored as it was expected to be, the state is true; else it lacks this reading, or has one that went.
         if !was_counted || reading.fate == Fate::Replaced {
-            overlay::mark_stale(*profile.sensor_id.as_bytes())?;
+            overlay::mark_stale_in_memory(*profile.sensor_id.as_bytes());
         }
     }
     // A trigger may have moved some to another time or sensor.
@@ -400,7 +400,7 @@ fn settle_conflict(
     unchanged: bool,
     reading: &mut Judged,
 ) -> IotResult<bool> {
-    overlay::mark_stale(*profile.sensor_id.as_bytes())?;
+    overlay::mark_stale_in_memory(*profile.sensor_id.as_bytes());
     loop {
         let found = with_session(|session| reading::find(session, &[(profile.sensor_id, reading.at)]))?;
         let Some(&(_, data_id)) = found.first() else { return Ok(false) };

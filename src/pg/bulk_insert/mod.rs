@@ -5,6 +5,7 @@
 //! foreign partitions, …) is refused at the start, and the caller stores such rows by an INSERT.
 
 mod compat;
+mod free_keys;
 mod key_probe;
 mod layout;
 mod leaf;
@@ -17,6 +18,7 @@ use iot_core::partition::PartitionRange;
 use iot_core::time::Timestamp;
 use pgrx::{PgSqlErrorCode, pg_sys};
 
+pub use self::free_keys::free_keys;
 use self::layout::ParentLayout;
 use self::leaf::Leaf;
 use super::partition_bounds::{self, Route};

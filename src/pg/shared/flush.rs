@@ -125,7 +125,8 @@ pub fn was_spoiled(taken: &Unflushed) -> bool {
     spoils != Some(taken.spoils) || header().untracked_begun.load(Ordering::SeqCst) != taken.untracked_begun
 }
 
-/// The transaction that wrote the entry down has ended; if it rolled back, the change is still to be written.
+/// The transaction that took the entry to write it down has ended; if it rolled back, or left something out, the change is
+/// still to be written.
 pub fn end_flush(key: &SensorKey, committed: bool) {
     with_entry(key, |_, entry| {
         entry.flushing = entry.flushing.saturating_sub(1);
