@@ -106,7 +106,7 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     match offered {
         [] => Ok(Outcome::default()),
         // What one call takes for one reading is gone with the call.
-        [_] => run_in_place(offered),
+        [_] => run_in_place(offered, Lent::new()?),
         _ => pieces::run(offered),
     }
 }
@@ -115,13 +115,12 @@ pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
 ///
 /// # Errors
 /// As [`run`].
-pub(super) fn run_whole(offered: &[Offered<'_>]) -> IotResult<Outcome> {
-    in_scratch(c"iot_ext batch", || run_in_place(offered))
+pub(super) fn run_whole(offered: &[Offered<'_>], lent: Lent) -> IotResult<Outcome> {
+    in_scratch(c"iot_ext batch", || run_in_place(offered, lent))
 }
 
-fn run_in_place(offered: &[Offered<'_>]) -> IotResult<Outcome> {
+fn run_in_place(offered: &[Offered<'_>], mut lent: Lent) -> IotResult<Outcome> {
     let started = Instant::now();
-    let mut lent = Lent::new()?;
     let mut batch = Batch {
         offered,
         groups: group(&mut lent, offered)?,

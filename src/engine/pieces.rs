@@ -17,15 +17,14 @@ use crate::error::IotResult;
 /// As [`batch::run`].
 pub fn run(offered: &[Offered<'_>]) -> IotResult<Outcome> {
     let mut lent = Lent::new()?;
-    let policy = lent.intake()?.duplicates;
-    lent.give_back();
-    if policy != Duplicates::Last || is_in_order(offered) {
-        return batch::run_whole(offered);
+    if lent.intake()?.duplicates != Duplicates::Last || is_in_order(offered) {
+        return batch::run_whole(offered, lent);
     }
+    lent.give_back();
     let mut joined = Outcome::default();
     let mut from = 0;
     for to in ends(offered) {
-        let piece = batch::run_whole(&offered[from..to])?;
+        let piece = batch::run_whole(&offered[from..to], Lent::new()?)?;
         let number_of = |number: u32| number + from as u32;
         joined.judged.extend(piece.judged);
         joined.rejections.extend(piece.rejections.into_iter().map(|(number, why)| (number_of(number), why)));

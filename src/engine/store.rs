@@ -71,14 +71,7 @@ pub fn write(
 ) -> IotResult<Vec<(u32, IotError)>> {
     let Some(table) = in_schema_iot(c"sensor_data") else { return Ok(Vec::new()) };
     let parent = OpenRelation::open(table, Lock::RowExclusive);
-    let mut open = 0;
-    // Nobody else comes with the only reading there is, or whoever does knows that we came first.
-    let mut is_first = true;
-    visit_open(groups, judged, |group, _, _, reading| {
-        open += 1;
-        is_first &= group.is_first_at(reading.at);
-        Ok(())
-    })?;
+    let open = judged.iter().filter(|reading| reading.fate == Fate::Open).count();
     let mut left = Vec::new();
     if open > 1 {
         // Rows of a batch are stored without waiting for anybody, in the order of the sensors in the batch. When one of
@@ -97,8 +90,15 @@ pub fn write(
             leave_all(groups, judged, &mut left)?;
         }
     } else {
-        // A single row may wait where it is.
-        let traces = if is_first { Traces::Left } else { Traces::None };
+        // A single row may wait where it is. Nobody else comes with it, or whoever does knows that we came first: else it must
+        // leave nothing behind.
+        let mut traces = Traces::Left;
+        visit_open(groups, judged, |group, _, _, reading| {
+            if !group.is_first_at(reading.at) {
+                traces = Traces::None;
+            }
+            Ok(())
+        })?;
         let conflicts = past_the_executor(&parent, offered, groups, received_at, traces, judged, &mut left)?;
         left.extend(conflicts);
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 
+use iot_core::job::MEMORY;
 use pgrx::spi::quote_literal;
 use serde_json::Value;
 
@@ -9,8 +10,6 @@ use crate::catalog::job::Job;
 use crate::error::{IotError, IotResult};
 use crate::pg::settings::Scoped;
 use crate::pg::top_level::Part;
-
-const SETTINGS: [&CStr; 2] = [c"work_mem", c"maintenance_work_mem"];
 
 /// Refuses what PostgreSQL would not take.
 ///
@@ -20,14 +19,11 @@ pub fn check(job: &Job) -> IotResult<()> {
     let tried = Scoped::new();
     for (name, value) in wanted(job) {
         let Value::String(value) = value else {
-            return Err(IotError::invalid_argument(format!(
-                "parameter \"{}\" is {value}",
-                name.to_string_lossy()
-            ))
-            .hint("Give a JSON string such as \"64MB\"."));
+            return Err(IotError::invalid_argument(format!("parameter \"{}\" is {value}", name))
+                .hint("Give a JSON string such as \"64MB\"."));
         };
         // Raises what it thinks of the value.
-        tried.set(name, &CString::new(value.as_str()).unwrap_or_default());
+        tried.set(&c_string(name), &c_string(value));
     }
     Ok(())
 }
@@ -36,24 +32,28 @@ pub fn check(job: &Job) -> IotResult<()> {
 pub fn set(job: &Job, settings: impl Fn(&CStr, &CStr)) {
     for (name, value) in wanted(job) {
         if let Value::String(value) = value {
-            settings(name, &CString::new(value.as_str()).unwrap_or_default());
+            settings(&c_string(name), &c_string(value));
         }
     }
 }
 
 /// Statements that set them for the rest of a session.
 pub fn statements(job: &Job) -> Option<Part> {
-    let set = |(name, value): (&CStr, &Value)| {
+    let set = |(name, value): (&str, &Value)| {
         let value = quote_literal(value.as_str().unwrap_or_default());
-        format!("SET {} = {value}", name.to_string_lossy())
+        format!("SET {} = {value}", name)
     };
     let statements: Vec<_> = wanted(job).map(set).collect();
     (!statements.is_empty()).then(|| Part { about: String::new(), statements })
 }
 
-fn wanted(job: &Job) -> impl Iterator<Item = (&'static CStr, &Value)> {
-    SETTINGS.into_iter().filter_map(|name| {
-        let value = job.parameters.get(name.to_str().unwrap_or_default())?;
+fn wanted(job: &Job) -> impl Iterator<Item = (&'static str, &Value)> {
+    MEMORY.into_iter().filter_map(|name| {
+        let value = job.parameters.get(name)?;
         (!value.is_null()).then_some((name, value))
     })
+}
+
+fn c_string(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
 }

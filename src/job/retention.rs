@@ -1,7 +1,5 @@
 //! What is old enough is dropped by the partition, or deleted in small batches.
 
-use iot_core::partition::Age;
-use iot_core::time::Timestamp;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
@@ -14,7 +12,7 @@ use crate::catalog::maintenance::{TimeColumn, leaves, partition_column, time_col
 use crate::error::{IotError, IotResult};
 use crate::partition::{self, Outcome};
 use crate::pg::statement::Session;
-use crate::pg::{clock, parse, relation};
+use crate::pg::{parse, relation};
 
 /// Rows deleted in one transaction, unless the job says otherwise.
 pub const BATCH: i64 = 10_000;
@@ -88,10 +86,7 @@ impl Retention {
     /// an age beyond all time is that of no row.
     fn old_rows(&self, session: &mut Session<'_>, column: &TimeColumn) -> IotResult<String> {
         let age = interval(session, &self.drop_after)?;
-        let age = Age::new(age.months(), age.days(), age.micros());
-        let now = clock::transaction_start();
-        let horizon = age.map_or(Timestamp::NEGATIVE_INFINITY, |age| age.before(now)).to_utc_literal();
-        let horizon = if column.has_zone { horizon } else { horizon.replacen("+00", "", 1) };
+        let horizon = partition::horizon(partition::age(&age), column.has_zone);
         // On a line of its own, should it end in a comment.
         let condition =
             self.condition.as_deref().map(|condition| format!(" AND ({condition}\n)")).unwrap_or_default();

@@ -31,6 +31,7 @@ use crate::pg::{clock, partition_bounds};
 pub use make::{BOUNDS, Namesake, create_missing, create_missing_for, free_name};
 pub use manage::{Wishes, manage};
 pub use run::{Order, Outcome, Patience, warn_of_locks};
+pub use survey::{age, horizon};
 pub use upkeep::{Retention, retain, statements};
 
 /// Makes sure that there is a partition of `iot.<name>` for each of `times`; the usual case costs a binary search

@@ -145,3 +145,11 @@ fn settings(policy: &PartitionPolicy, rules: &[RetentionRule]) -> Settings {
 pub fn age(interval: &Interval) -> Option<Age> {
     Age::new(interval.months(), interval.days(), interval.micros())
 }
+
+/// The time before which rows of that age were measured, at the start of the transaction, as text for a column with or without
+/// a time zone. Ages that are none, or beyond all time, are those of no row.
+pub fn horizon(age: Option<Age>, has_zone: bool) -> String {
+    let at = age.map_or(Timestamp::NEGATIVE_INFINITY, |age| age.before(clock::transaction_start()));
+    let text = at.to_utc_literal();
+    if has_zone { text } else { text.replacen("+00", "", 1) }
+}

@@ -10,7 +10,7 @@ use pgrx::{PgSqlErrorCode, pg_extern};
 
 use super::drop_old;
 use super::run::{self, Action, Order, Outcome};
-use super::survey::{Scope, Survey, age};
+use super::survey::{Scope, Survey, age, horizon};
 use super::{require_owner, retire};
 use crate::catalog::partition::{column_type, last_analyzed};
 use crate::catalog::partition_policy::{self, PartitionPolicy};
@@ -342,10 +342,9 @@ pub fn retain(session: &mut Session<'_>, table: Oid, wanted: &Retention) -> IotR
         .hint("Name a table that holds the rows itself."));
     }
     let column = wanted.time_column.as_ref().ok_or_else(|| IotError::null_argument("time_column"))?;
-    let horizon = age.before(clock::now()).to_utc_literal();
     let horizon = match column_type(session, table, column)?.as_deref() {
-        Some("timestamp with time zone") => horizon,
-        Some("timestamp without time zone" | "date") => horizon.replacen("+00", "", 1),
+        Some("timestamp with time zone") => horizon(Some(age), true),
+        Some("timestamp without time zone" | "date") => horizon(Some(age), false),
         _ => {
             return Err(IotError::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
