@@ -35,7 +35,7 @@ class ClusterError(RuntimeError):
     """The server did not do what it was told; the message ends with the tail of its log."""
 
 
-def wait_until(condition, timeout=10.0, interval=0.02, what="condition"):
+def wait_until(condition, timeout=60.0, interval=0.02, what="condition"):
     """Calls `condition` until it returns something true, and returns that. Tests use this and never a blind sleep."""
     deadline = time.monotonic() + timeout
     while True:

@@ -36,7 +36,7 @@ def outcomes(database, name):
     return [outcome for outcome, _, _ in runs(database, name)]
 
 
-def wait_for(database, name, outcome="succeeded", count=1, timeout=30):
+def wait_for(database, name, outcome="succeeded", count=1, timeout=60):
     """Waits until so many runs of a job have ended so; returns its runs."""
     wait_until(lambda: outcomes(database, name).count(outcome) >= count, timeout, what=f"{outcome} run of {name}")
     return runs(database, name)
@@ -50,7 +50,7 @@ def workers(connection, *kinds):
         " WHERE backend_type = ANY (%s) ORDER BY 2, 1", (kinds,)).fetchall()
 
 
-def wait_for_worker(connection, kind=JOB_WORKER, query="%", timeout=20):
+def wait_for_worker(connection, kind=JOB_WORKER, query="%", timeout=60):
     """The process number of a worker that runs something like `query`."""
     def find():
         return connection.execute(
@@ -59,6 +59,6 @@ def wait_for_worker(connection, kind=JOB_WORKER, query="%", timeout=20):
     return wait_until(find, timeout, what=f"{kind} with {query}")[0]
 
 
-def wait_for_idle(connection, timeout=30):
+def wait_for_idle(connection, timeout=60):
     """Waits until there is nothing but the launcher."""
     wait_until(lambda: [kind for _, kind, *_ in workers(connection)] == [LAUNCHER], timeout, what="only the launcher")

@@ -120,7 +120,7 @@ def test_slabs_of_a_dropped_database_are_free_again(silent, silent_cluster):
     silent.execute("ALTER SYSTEM SET iot_ext.flush_interval = '1s'")
     try:
         silent.execute("SELECT pg_reload_conf()")
-        wait_until(lambda: silent.row(SLABS)[1] == 0, 20, what="slabs of all dropped databases given up")
+        wait_until(lambda: silent.row(SLABS)[1] == 0, what="slabs of all dropped databases given up")
     finally:
         silent.execute("ALTER SYSTEM RESET iot_ext.flush_interval")
         silent.execute("SELECT pg_reload_conf()")
@@ -193,7 +193,7 @@ def test_no_detector_is_given_up_for_one_that_comes_back(full, full_cluster):
     full._connection = None
     # A worker that the start of the server brings may be doing so already.
     full.execute("SELECT iot.load_state()")
-    wait_until(lambda: full.row(SLABS)[1:4] == (2, 0, 0), 20, what="states in memory")
+    wait_until(lambda: full.row(SLABS)[1:4] == (2, 0, 0), what="states in memory")
     for step in range(4, 12):
         for sensor in sensors:
             by_arrays(full.connection, readings(sensor, 10 * step, 10))

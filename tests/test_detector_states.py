@@ -121,7 +121,7 @@ def test_detectors_come_back_before_a_reading_asks_for_them(silent, silent_clust
     silent._connection = None
     # A worker that the start of the server brings may be doing so already.
     silent.execute("SELECT iot.load_state()")
-    wait_until(lambda: silent.row(SLABS)[1] == len(sensors), 20, what="states in memory")
+    wait_until(lambda: silent.row(SLABS)[1] == len(sensors), what="states in memory")
     silent.execute("UPDATE iot.sensor_state SET detector_state = NULL")
     for sensor in sensors:
         by_arrays(silent.connection, readings(sensor, 120, 20))

@@ -193,4 +193,4 @@ def test_states_are_in_memory_again_soon_after_a_restart():
         database.connection.close()
         cluster.restart()
         newest = "SELECT iot.latest_time_in_memory(%s)"
-        wait_until(lambda: database.value(newest, (sensor,)) is not None, 30, what="states in memory")
+        wait_until(lambda: database.value(newest, (sensor,)) is not None, what="states in memory")

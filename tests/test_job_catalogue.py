@@ -1,5 +1,7 @@
 """The catalogue of jobs: who may do what, owners and targets that go, dump and restore."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 
@@ -134,6 +136,21 @@ def test_targets_are_followed_and_left(database):
     database.execute("DROP SCHEMA other CASCADE")
     assert database.rows("SELECT job_id FROM iot.jobs") == []
     assert database.value("SELECT count(*) FROM iot.job_run") == 0
+
+
+def test_deleting_a_job_and_starting_it_do_not_wait_for_each_other(database):
+    """Both take the job first, then how it is doing: whichever is later finds that the other was."""
+    job = add_job(database, job_kind="command_timeouts", command=None)
+    with database.connect() as starting, database.connect() as deleting, deleting.transaction():
+        deleting.execute("SELECT FROM iot.job WHERE job_id = %s FOR UPDATE", (job,))
+        with ThreadPoolExecutor(1) as pool:
+            start = pool.submit(run, database, job, starting)
+            blocked = (starting.info.backend_pid, [deleting.info.backend_pid])
+            wait_until(lambda: database.value("SELECT pg_blocking_pids(%s) = %s::int[]", blocked))
+            deleting.execute("SELECT iot.delete_job(%s)", (job,))
+            deleting.execute("COMMIT")
+            with pytest.raises(psycopg.errors.UndefinedObject, match="does not exist any more"):
+                start.result()
 
 
 @pytest.mark.parametrize("how", ["plain", "custom"])

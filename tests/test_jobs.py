@@ -316,7 +316,7 @@ def test_a_run_of_a_paused_job_is_closed_after_a_crash():
         thread.join()
         cluster.wait_ready()
         wait_until(lambda: _connects(database))
-        wait_until(lambda: state(database, job, "running_pid, last_outcome") == (None, "interrupted"), 30, what="the run's end")
+        wait_until(lambda: state(database, job, "running_pid, last_outcome") == (None, "interrupted"), what="the run's end")
 
 
 def test_the_memory_of_a_run_is_set_for_it_alone(database):

@@ -58,7 +58,7 @@ def flushed(database, sensor):
 
 def wait_for_flush(database, sensor):
     newest = database.value("SELECT max(measurement_timestamp) FROM iot.sensor_data WHERE sensor_id = %s", (sensor,))
-    return wait_until(lambda: flushed(database, sensor) == newest, 20, what="flush")
+    return wait_until(lambda: flushed(database, sensor) == newest, what="flush")
 
 
 def kill9(cluster, pid):
@@ -138,10 +138,10 @@ def test_the_launcher_comes_back(written, writing_cluster):
     _, sensor = add_sensor(written)
     first = written.value(LAUNCHER)
     written.execute("SELECT pg_terminate_backend(%s)", (first,))
-    second = wait_until(lambda: [row for row in written.rows(LAUNCHER) if row[0] != first], 20, what="launcher")
+    second = wait_until(lambda: [row for row in written.rows(LAUNCHER) if row[0] != first], what="launcher")
     kill9(writing_cluster, second[0][0])
     with written.connect() as connection:
-        wait_until(lambda: connection.execute(LAUNCHER).fetchall(), 20, what="launcher after a crash")
+        wait_until(lambda: connection.execute(LAUNCHER).fetchall(), what="launcher after a crash")
         process(connection, sensor, 20)
     written._connection = None
     wait_for_flush(written, sensor)
@@ -180,7 +180,7 @@ def test_a_database_can_be_dropped_right_after_ingest(writing_cluster, written):
         assert time.monotonic() - started < 4
     held = "SELECT tracked FROM iot.iot_stat_tracked_sensors"
     written.execute("SELECT count(*) FROM iot.sensors")
-    wait_until(lambda: written.value(held) == 0, 20, what="entries of dropped databases given up")
+    wait_until(lambda: written.value(held) == 0, what="entries of dropped databases given up")
     assert complaints(writing_cluster) == before
 
 
@@ -194,7 +194,7 @@ def test_what_is_no_longer_ours_is_given_up_quietly(writing_cluster, written):
     with writing_cluster.connect() as connection:
         connection.execute("SELECT 1")
     written.execute("CREATE EXTENSION iot_ext")
-    wait_until(lambda: written.value("SELECT tracked FROM iot.iot_stat_tracked_sensors") <= 1, 20, what="given up")
+    wait_until(lambda: written.value("SELECT tracked FROM iot.iot_stat_tracked_sensors") <= 1, what="given up")
     assert complaints(writing_cluster) == before
 
 
@@ -227,7 +227,7 @@ def test_no_launcher_on_a_standby():
             assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
             assert connection.execute(LAUNCHER).fetchall() == []
             connection.execute("SELECT pg_promote()")
-            wait_until(lambda: connection.execute(LAUNCHER).fetchall(), 20, what="launcher after promotion")
+            wait_until(lambda: connection.execute(LAUNCHER).fetchall(), what="launcher after promotion")
 
 
 def test_without_preload_there_is_no_launcher_and_all_is_right(unloaded_cluster):

@@ -107,7 +107,7 @@ def test_everything_comes_back_after_kills():
         database.execute("SELECT iot.alter_job(job_id, command => replace(command, '500', '50000')) FROM iot.job"
                          " WHERE job_name = 'move'")
         count = "SELECT count(*) FROM public.copy"
-        wait_until(lambda: database.value(count) == ROWS, 60, what="all rows copied")
+        wait_until(lambda: database.value(count) == ROWS, what="all rows copied")
         for table in ("copy", "copy_by_procedure"):
             wrong = f"SELECT count(*) FROM public.{table} c LEFT JOIN public.source s USING (n) WHERE s.n IS NULL OR h <> md5(n::text)"
             assert database.value(wrong) == 0
@@ -117,7 +117,7 @@ def test_everything_comes_back_after_kills():
         for name in ("move", "procedure", "vacuum"):
             total = "SELECT total_runs FROM iot.job_state JOIN iot.job USING (job_id) WHERE job_name = %s"
             before = database.value(total, (name,))
-            wait_until(lambda n=name, b=before: database.value(total, (n,)) > b + 1, 30, what=f"runs of {name}")
+            wait_until(lambda n=name, b=before: database.value(total, (n,)) > b + 1, what=f"runs of {name}")
         database.execute("SELECT iot.alter_job(job_id, is_paused => true) FROM iot.job")
         wait_for_idle(database.connection)
         open_runs = "SELECT job_name, pid FROM iot.job_run JOIN iot.job USING (job_id) WHERE outcome = 'running'"

@@ -64,7 +64,7 @@ def test_a_database_is_copied_while_its_jobs_run_and_the_copy_has_them_too(admin
         for name in (copy, busy.name):
             with job_cluster.connect(name) as connection:
                 before = connection.execute(ticks).fetchone()[0]
-                wait_until(lambda c=connection, b=before: c.execute(ticks).fetchone()[0] > b + 1, 20, what=f"ticks in {name}")
+                wait_until(lambda c=connection, b=before: c.execute(ticks).fetchone()[0] > b + 1, what=f"ticks in {name}")
         wait_for(busy, "long", "cancelled")
     finally:
         job_cluster.drop_database(copy)
@@ -107,7 +107,7 @@ def test_the_end_of_the_session_lets_the_workers_in_again(admin, busy, job_clust
                 failed.append(error)
         thread = Thread(target=drop)
         thread.start()
-        wait_until(lambda: not workers(admin, JOB_WORKER), 20, what="workers gone")
+        wait_until(lambda: not workers(admin, JOB_WORKER), what="workers gone")
         admin.execute("SELECT pg_terminate_backend(%s)", (pid,))
         thread.join()
         assert failed
@@ -206,15 +206,15 @@ def test_a_standby_is_idle_and_takes_over_after_promotion():
         with Cluster(standby_of=primary) as standby, standby.connect(database.name) as connection:
             ticks = "SELECT count(*) FROM public.ticks"
             before = connection.execute(ticks).fetchone()[0]
-            wait_until(lambda: connection.execute(ticks).fetchone()[0] > before, 20, what="streaming")
+            wait_until(lambda: connection.execute(ticks).fetchone()[0] > before, what="streaming")
             assert workers(connection) == []
             primary.stop("immediate")
             assert workers(connection) == []
             connection.execute("SELECT pg_promote()")
             promoted = time.monotonic()
-            wait_until(lambda: workers(connection, LAUNCHER), 20, what="launcher")
+            wait_until(lambda: workers(connection, LAUNCHER), what="launcher")
             before = connection.execute(ticks).fetchone()[0]
-            wait_until(lambda: connection.execute(ticks).fetchone()[0] > before + 1, 20, what="jobs")
+            wait_until(lambda: connection.execute(ticks).fetchone()[0] > before + 1, what="jobs")
             print(f"jobs {time.monotonic() - promoted:.1f} s after promotion")
             assert connection.execute("SELECT count(*) FROM iot.job_run WHERE outcome = 'running'").fetchone()[0] <= 1
 
@@ -236,13 +236,13 @@ def test_fifty_databases_with_nothing_due_cost_nothing():
         # What setup() schedules has run for the first time.
         soon = ("SELECT count(*) FROM iot.job LEFT JOIN iot.job_state USING (job_id) WHERE running_pid IS NOT NULL"
                 " OR next_start IS NULL OR next_start < now() + interval '5 minutes'")
-        wait_until(lambda: template.value(soon) == 0, 60, what="nothing due soon")
+        wait_until(lambda: template.value(soon) == 0, what="nothing due soon")
         template.connection.close()
         with cluster.connect() as admin:
             for number in range(50):
                 admin.execute(f"CREATE DATABASE idle_{number} TEMPLATE template_with_jobs")
             # The launcher looks at one database after the other.
-            wait_until(lambda: stays_idle(admin), 60, what="a second with nothing but the launcher")
+            wait_until(lambda: stays_idle(admin), what="a second with nothing but the launcher")
             (launcher,) = [pid for pid, kind, *_ in workers(admin) if kind == LAUNCHER]
             begin, cpu, seen = time.monotonic(), cpu_seconds(launcher), set()
             while time.monotonic() - begin < 10:

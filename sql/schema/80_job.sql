@@ -128,6 +128,11 @@ COMMENT ON TRIGGER jobs_restored ON iot.job IS 'Keeps restored jobs from running
 CREATE FUNCTION iot.forget_jobs_of_dropped_relations() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    -- In the order in which the scheduler writes to several: neither waits for the other then.
+    PERFORM FROM iot.job j, pg_event_trigger_dropped_objects() dropped
+      WHERE dropped.classid = 'pg_class'::regclass AND dropped.objsubid = 0 AND dropped.objid = j.target
+      ORDER BY j.job_id
+        FOR UPDATE OF j;
     DELETE FROM iot.job j
      USING pg_event_trigger_dropped_objects() dropped
      WHERE dropped.classid = 'pg_class'::regclass AND dropped.objsubid = 0 AND dropped.objid = j.target;

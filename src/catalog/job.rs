@@ -119,6 +119,7 @@ macro_rules! select_job {
 }
 
 statement!(LOAD: (INT8OID) select_job!("WHERE j.job_id OPERATOR(pg_catalog.=) $1"));
+statement!(LOAD_KEPT: (INT8OID) select_job!("WHERE j.job_id OPERATOR(pg_catalog.=) $1 FOR KEY SHARE OF j"));
 statement!(LOAD_NAMED: (TEXTOID) select_job!("WHERE j.job_name OPERATOR(pg_catalog.=) $1"));
 statement!(LOAD_OF_TARGET: (REGCLASSOID, TEXTOID) select_job!(
     "WHERE j.target OPERATOR(pg_catalog.=) $1 AND j.job_kind OPERATOR(pg_catalog.=) $2 ORDER BY j.job_id"));
@@ -130,6 +131,18 @@ statement!(LOAD_OF_TARGET: (REGCLASSOID, TEXTOID) select_job!(
 pub fn load(session: &mut Session<'_>, job_id: i64) -> IotResult<Option<Job>> {
     let _owner = as_catalogue_owner()?;
     session.execute(&LOAD, &[job_id.into()])?.first().map(|row| from_row(&row)).transpose()
+}
+
+/// The job of that number, which nobody deletes until the transaction ends.
+///
+/// Whoever writes how a job is doing takes this first, as whoever deletes it does (`iot.job`, then `iot.job_state`
+/// and `iot.job_run`): in any other order the two would wait for each other.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn load_kept(session: &mut Session<'_>, job_id: i64) -> IotResult<Option<Job>> {
+    let _owner = as_catalogue_owner()?;
+    session.execute(&LOAD_KEPT, &[job_id.into()])?.first().map(|row| from_row(&row)).transpose()
 }
 
 /// The job of that name.

@@ -44,8 +44,7 @@ statement!(PENDING: (TIMESTAMPTZOID)
        LEFT JOIN iot.job_state s ON s.job_id OPERATOR(pg_catalog.=) j.job_id
        LEFT JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) j.owner
       WHERE s.running_pid IS NOT NULL
-         OR (NOT j.is_paused AND (s.job_id IS NULL OR s.next_start OPERATOR(pg_catalog.<=) $1 OR r.oid IS NULL))
-      ORDER BY s.next_start, j.job_id");
+         OR (NOT j.is_paused AND (s.job_id IS NULL OR s.next_start OPERATOR(pg_catalog.<=) $1 OR r.oid IS NULL))");
 
 /// The jobs that are due, seem to run, or lack their state or their owner.
 ///

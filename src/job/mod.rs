@@ -96,7 +96,10 @@ pub enum Progress {
 /// Only what PostgreSQL raises.
 pub fn due(session: &mut Session<'_>, now: Timestamp) -> IotResult<Vec<DueJob>> {
     let mut found = Vec::new();
-    for pending in job_run::pending(session, now)? {
+    let mut pending = job_run::pending(session, now)?;
+    // What is written here is written in one transaction: in the order of the numbers, as jobs are deleted.
+    pending.sort_by_key(|pending| pending.job_id);
+    for pending in pending {
         let job_id = pending.job_id;
         let state = match pending.state {
             _ if !pending.has_owner => {
@@ -104,7 +107,7 @@ pub fn due(session: &mut Session<'_>, now: Timestamp) -> IotResult<Vec<DueJob>> 
                 continue;
             }
             Some(state) => state,
-            None => match job::load(session, job_id)? {
+            None => match job::load_kept(session, job_id)? {
                 Some(job) => make_state(session, &job, now)?,
                 None => continue,
             },
@@ -112,10 +115,11 @@ pub fn due(session: &mut Session<'_>, now: Timestamp) -> IotResult<Vec<DueJob>> 
         if state.running_pid.is_some() {
             close_if_interrupted(session, job_id, now)?;
         } else if state.next_start.is_some_and(|start| start <= now) {
-            found.push(DueJob { job_id, owner: pending.owner });
+            found.push((state.next_start, DueJob { job_id, owner: pending.owner }));
         }
     }
-    Ok(found)
+    found.sort_by_key(|(start, job)| (*start, job.job_id));
+    Ok(found.into_iter().map(|(_, job)| job).collect())
 }
 
 /// When the next job is due that is neither paused nor running; `None` for never.
@@ -142,7 +146,7 @@ pub fn claim(session: &mut Session<'_>, job_id: i64, now: Timestamp) -> IotResul
 }
 
 fn claim_locked(session: &mut Session<'_>, job_id: i64, now: Timestamp) -> IotResult<Option<Claimed>> {
-    let Some(job) = job::load(session, job_id)?.filter(|job| !job.is_paused) else { return Ok(None) };
+    let Some(job) = job::load_kept(session, job_id)?.filter(|job| !job.is_paused) else { return Ok(None) };
     let state = current_state(session, &job, now)?;
     if state.next_start.is_none_or(|start| start > now) {
         return Ok(None);
@@ -176,6 +180,9 @@ fn claim_by_hand(session: &mut Session<'_>, job: Job, now: Timestamp) -> IotResu
         )
         .hint("Wait until it has ended; iot.job_runs shows who runs it."));
     }
+    let Some(job) = job::load_kept(session, job.job_id)? else {
+        return Err(IotError::unknown_object(format!("job \"{}\" does not exist any more", job.name)));
+    };
     current_state(session, &job, now)?;
     if let Some(reason) = obstacle(session, &job)? {
         return Err(IotError::wrong_state(reason.message).hint("Run the job when the restore is complete."));
@@ -204,7 +211,7 @@ pub fn finish(session: &mut Session<'_>, claimed: &Claimed, outcome: &Outcome) -
     let job_id = claimed.job_id;
     job_lock::release_at_end(job_id);
     // It may have been altered or deleted meanwhile, or been declared dead by somebody who found the lock free.
-    let Some(job) = job::load(session, job_id)? else { return Ok(()) };
+    let Some(job) = job::load_kept(session, job_id)? else { return Ok(()) };
     let Some(state) = job_run::lock_state(session, job_id)? else { return Ok(()) };
     if state.running_pid != Some(job_lock::own_pid()) {
         return Ok(());
@@ -252,7 +259,7 @@ fn close_if_interrupted(session: &mut Session<'_>, job_id: i64, now: Timestamp) 
     }
     job_lock::release_at_end(job_id);
     // What was read before the lock was taken may be of the past.
-    if let Some(job) = job::load(session, job_id)? {
+    if let Some(job) = job::load_kept(session, job_id)? {
         current_state(session, &job, now)?;
     }
     Ok(())
