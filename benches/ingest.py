@@ -65,6 +65,8 @@ def arguments():
     parser.add_argument("--cpu", action="store_true", help="server CPU seconds everywhere, not only where it is narrow")
     parser.add_argument("--last-seen", action="store_true",
                         help="pipeline: also what writing devices.last_seen_at costs the PL/pgSQL side")
+    parser.add_argument("--windows", type=lambda text: [int(window) for window in text.split(",")], metavar="READINGS",
+                        help=f"pipeline: only these windows, of {', '.join(map(str, calls.WINDOWS))}")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the server")
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 5)

@@ -6,12 +6,11 @@ only.
 """
 
 import re
-import time
 from itertools import count
 
 from cluster import clean_environment, wait_until
 
-from .measure import Goal, NotDone, Sample, compare, median_rate, parent, process_cpu, take_turns, timed
+from .measure import Goal, NotDone, Sample, children, compare, median_rate, parent, process_cpu, take_turns, timed
 from .readings import SECOND, Stream, clock
 from .world import RULES, check_counts, ingest_arrays, world_of
 
@@ -61,10 +60,9 @@ class Pgbench:
         postmaster = parent(self.world.admin.info.backend_pid)
         before = process_cpu(postmaster)[1]
         out = self.cluster.run("pgbench", *self.arguments, env=self.environment).stdout
-        # The postmaster knows the CPU seconds of a backend when it has ended.
-        gone = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'"
-        wait_until(lambda: self.world.value(gone), what="end of pgbench's sessions")
-        time.sleep(0.05)
+        # The postmaster knows the CPU seconds of a backend when it has ended: a little after it leaves pg_stat_activity.
+        wait_until(lambda: children(postmaster) <= set(self.world.value("SELECT array_agg(pid) FROM pg_stat_activity")),
+                   what="end of pgbench's sessions")
         cpu = process_cpu(postmaster)[1] - before
         calls = int(re.search(r"actually processed: (\d+)", out)[1])
         failed = re.search(r"failed transactions: (\d+)", out)
@@ -103,10 +101,12 @@ QUICK_SENSORS = {0: 2_000, 1_440: 50, 8_640: 10, 86_400: 2}
 def pipeline(cluster, report):
     """Against the PL/pgSQL pipeline with windows of several sizes, one client, synchronous_commit off."""
     ours_at = {}
-    for window, (sensors, as_written, covering) in WINDOWS.items():
+    for window in report.options.windows or WINDOWS:
+        sensors, as_written, covering = WINDOWS[window]
         with world_of(cluster, QUICK_SENSORS[window] if report.options.quick else sensors) as world:
             world.require_function("process_sensor_data", "uuid", "double precision")
             world.make_baseline()
+            world.make_equal_table()
             if window:
                 fill(world, window)
             warm_up(world)
@@ -116,9 +116,9 @@ def pipeline(cluster, report):
             ours_at[window] = median_rate(samples)
             if report.options.last_seen:
                 with_last_seen(report, world, window)
-    empty = ours_at[0]
+    empty = ours_at.get(0)
     for window, rate in ours_at.items():
-        if window:
+        if window and empty:
             report.line(f"process_sensor_data, window {window:,} against empty, calls/s", rate, empty, rate / empty,
                         Goal("empty", 0.9))
 
@@ -156,10 +156,14 @@ def against_baseline(report, world, window, how, bound, function="baseline.proce
     ours = Pgbench(world, PIPELINE.replace("{function}", "iot.process_sensor_data").replace("{type}", "float8"), seconds)
     theirs = Pgbench(world, PIPELINE.replace("{function}", function).replace("{type}", "numeric"), seconds,
                      before=lambda: world.admin.execute("VACUUM ANALYZE baseline.sensor_data"))
+    bare = Pgbench(world, BARE, seconds)
     before = [world.value(f"SELECT count(*) FROM {schema}.sensor_data") for schema in ("iot", "baseline")]
     started = world.value("SELECT clock_timestamp()")
-    samples = compare(report, f"process_sensor_data, window {window:,}, {how}", {"ours": ours, "PL/pgSQL": theirs},
-                      [Goal("PL/pgSQL", bound)] if bound else [], "calls/s")
+    title = f"process_sensor_data, window {window:,}, {how}"
+    samples = compare(report, title, {"ours": ours, "PL/pgSQL": theirs, "INSERT": bare}, [Goal("PL/pgSQL", bound)], "calls/s")
+    # What any call can reach: the client's way to the server and back, and the row.
+    bare_rate, pipeline_rate = median_rate(samples["INSERT"]), median_rate(samples["PL/pgSQL"])
+    report.line("    a bare INSERT of the finished row", bare_rate, pipeline_rate, bare_rate / pipeline_rate)
     world.check_stored(before[0] + ours.calls)
     world.check_stored(before[1] + theirs.calls, "baseline.sensor_data")
     if window:
@@ -167,7 +171,31 @@ def against_baseline(report, world, window, how, bound, function="baseline.proce
     world.check_no_alerts()
     if world.value("SELECT count(*) FROM baseline.alerts"):
         raise NotDone("the PL/pgSQL pipeline raised alerts although no rule should fire")
+    without_a_client(report, world, title, bound, median_rate(samples["PL/pgSQL"]))
     return samples["ours"]
+
+
+def without_a_client(report, world, title, bound, pipeline_rate):
+    """The same calls made by one statement each: the work alone, held to the same goal. Sessions have called for these
+    sensors before, as those of a pool have."""
+    most = 500 if report.options.quick else 5_000
+    # Some seconds of the slower side.
+    calls = {"iot": most, "baseline": min(most, max(20, int(2 * pipeline_rate)))}
+    connections = {schema: world.connect() for schema in calls}
+
+    def side(schema, kind):
+        connection = connections[schema]
+        connection.execute("SET synchronous_commit = off")
+        statement = (f"SELECT count({schema}.process_sensor_data(md5('sensor ' || n % {world.count})::uuid,"
+                     f" (18000 + n % 6000)::{kind} / 1000, '{METADATA}')) FROM generate_series(1, {calls[schema]}) n")
+        return lambda _round: timed(connection, calls[schema], lambda: connection.execute(statement))
+
+    try:
+        compare(report, f"    {title.rpartition(', ')[0].split(', ')[1]}, {title.rpartition(', ')[2]}, without a client",
+                {"ours": side("iot", "float8"), "PL/pgSQL": side("baseline", "numeric")}, [Goal("PL/pgSQL", bound)], "calls/s")
+    finally:
+        for connection in connections.values():
+            connection.close()
 
 
 def with_last_seen(report, world, window):

@@ -138,6 +138,11 @@ def process_cpu(pid):
     return (user + system) / TICKS, (children_user + children_system) / TICKS
 
 
+def children(pid):
+    """The processes that a process has started and not yet heard the end of."""
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
 def parent(pid):
     """The process that started another."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

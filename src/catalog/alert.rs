@@ -11,10 +11,36 @@ use crate::pg::jsonb::Jsonb;
 use crate::pg::statement::{Row, Session};
 use crate::statement;
 
+/// The conditions of a rule's scope columns that a branch of [`COVERING`] has not seen to.
+macro_rules! also_of {
+    (device) => {
+        " AND (r.device_id IS NULL OR r.device_id OPERATOR(pg_catalog.=) s.device_id)"
+    };
+    (sensor_type) => {
+        " AND (r.sensor_type IS NULL OR r.sensor_type OPERATOR(pg_catalog.=) s.sensor_type)"
+    };
+    (device_type) => {
+        " AND (r.device_type_id IS NULL OR r.device_type_id OPERATOR(pg_catalog.=) s.device_type_id)"
+    };
+    (group) => {
+        " AND (r.group_id IS NULL OR EXISTS (
+                SELECT FROM iot.device_group_members m
+                 WHERE m.group_id OPERATOR(pg_catalog.=) r.group_id AND m.device_id OPERATOR(pg_catalog.=) s.device_id))"
+    };
+    (organization) => {
+        " AND (r.organization_id IS NULL OR EXISTS (
+                SELECT FROM lineage l
+                 WHERE l.organization_id OPERATOR(pg_catalog.=) s.organization_id
+                   AND l.ancestor_id OPERATOR(pg_catalog.=) r.organization_id))"
+    };
+}
+
 statement!(
-    /// Each branch of the UNION finds candidates through one scope column, by a hash or an index; the conditions at the
-    /// end keep those of which every set column matches. A rule of an organization covers the organizations below it.
+    /// Each branch finds the rules whose first scope column is a certain one, by a hash or an index, and keeps those of which
+    /// the other columns that are set match as well: so no rule is found twice. A rule of an organization covers the
+    /// organizations below it.
     COVERING: (UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID, UUIDARRAYOID, UUIDARRAYOID)
+    concat!(
     "WITH RECURSIVE sensor (sensor_id, device_id, sensor_type, device_type_id, organization_id) AS MATERIALIZED (
          SELECT * FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),
                                   pg_catalog.unnest($4), pg_catalog.unnest($5))),
@@ -24,43 +50,35 @@ statement!(
          SELECT l.organization_id, o.parent_organization_id
            FROM lineage l
            JOIN iot.organizations o ON o.organization_id OPERATOR(pg_catalog.=) l.ancestor_id
-          WHERE o.parent_organization_id IS NOT NULL),
-     candidate (sensor_id, rule_id) AS (
-         SELECT s.sensor_id, r.rule_id FROM sensor s
-           JOIN iot.alert_rules r ON r.sensor_id OPERATOR(pg_catalog.=) s.sensor_id WHERE r.is_active
-          UNION
-         SELECT s.sensor_id, r.rule_id FROM sensor s
-           JOIN iot.alert_rules r ON r.device_id OPERATOR(pg_catalog.=) s.device_id WHERE r.is_active
-          UNION
-         SELECT s.sensor_id, r.rule_id FROM sensor s
-           JOIN iot.alert_rules r ON r.sensor_type OPERATOR(pg_catalog.=) s.sensor_type WHERE r.is_active
-          UNION
-         SELECT s.sensor_id, r.rule_id FROM sensor s
-           JOIN iot.alert_rules r ON r.device_type_id OPERATOR(pg_catalog.=) s.device_type_id WHERE r.is_active
-          UNION
-         SELECT s.sensor_id, r.rule_id FROM sensor s
-           JOIN iot.device_group_members m ON m.device_id OPERATOR(pg_catalog.=) s.device_id
-           JOIN iot.alert_rules r ON r.group_id OPERATOR(pg_catalog.=) m.group_id WHERE r.is_active
-          UNION
-         SELECT s.sensor_id, r.rule_id FROM sensor s
-           JOIN lineage l ON l.organization_id OPERATOR(pg_catalog.=) s.organization_id
-           JOIN iot.alert_rules r ON r.organization_id OPERATOR(pg_catalog.=) l.ancestor_id WHERE r.is_active)
-     SELECT c.sensor_id, c.rule_id
-       FROM candidate c
-       JOIN sensor s ON s.sensor_id OPERATOR(pg_catalog.=) c.sensor_id
-       JOIN iot.alert_rules r ON r.rule_id OPERATOR(pg_catalog.=) c.rule_id
-      WHERE (r.sensor_id IS NULL OR r.sensor_id OPERATOR(pg_catalog.=) s.sensor_id)
-        AND (r.device_id IS NULL OR r.device_id OPERATOR(pg_catalog.=) s.device_id)
-        AND (r.sensor_type IS NULL OR r.sensor_type OPERATOR(pg_catalog.=) s.sensor_type)
-        AND (r.device_type_id IS NULL OR r.device_type_id OPERATOR(pg_catalog.=) s.device_type_id)
-        AND (r.group_id IS NULL OR EXISTS (
-                SELECT FROM iot.device_group_members m
-                 WHERE m.group_id OPERATOR(pg_catalog.=) r.group_id AND m.device_id OPERATOR(pg_catalog.=) s.device_id))
-        AND (r.organization_id IS NULL OR EXISTS (
-                SELECT FROM lineage l
-                 WHERE l.organization_id OPERATOR(pg_catalog.=) s.organization_id
-                   AND l.ancestor_id OPERATOR(pg_catalog.=) r.organization_id))
-      ORDER BY c.rule_id");
+          WHERE o.parent_organization_id IS NOT NULL)
+     SELECT s.sensor_id, r.rule_id FROM sensor s
+       JOIN iot.alert_rules r ON r.sensor_id OPERATOR(pg_catalog.=) s.sensor_id
+      WHERE r.is_active", also_of!(device), also_of!(sensor_type), also_of!(device_type), also_of!(group), also_of!(organization), "
+      UNION ALL
+     SELECT s.sensor_id, r.rule_id FROM sensor s
+       JOIN iot.alert_rules r ON r.device_id OPERATOR(pg_catalog.=) s.device_id
+      WHERE r.is_active AND r.sensor_id IS NULL", also_of!(sensor_type), also_of!(device_type), also_of!(group), also_of!(organization), "
+      UNION ALL
+     SELECT s.sensor_id, r.rule_id FROM sensor s
+       JOIN iot.alert_rules r ON r.sensor_type OPERATOR(pg_catalog.=) s.sensor_type
+      WHERE r.is_active AND r.sensor_id IS NULL AND r.device_id IS NULL", also_of!(device_type), also_of!(group), also_of!(organization), "
+      UNION ALL
+     SELECT s.sensor_id, r.rule_id FROM sensor s
+       JOIN iot.alert_rules r ON r.device_type_id OPERATOR(pg_catalog.=) s.device_type_id
+      WHERE r.is_active AND r.sensor_id IS NULL AND r.device_id IS NULL AND r.sensor_type IS NULL", also_of!(group), also_of!(organization), "
+      UNION ALL
+     SELECT s.sensor_id, r.rule_id FROM sensor s
+       JOIN iot.device_group_members g ON g.device_id OPERATOR(pg_catalog.=) s.device_id
+       JOIN iot.alert_rules r ON r.group_id OPERATOR(pg_catalog.=) g.group_id
+      WHERE r.is_active AND r.sensor_id IS NULL AND r.device_id IS NULL AND r.sensor_type IS NULL
+        AND r.device_type_id IS NULL", also_of!(organization), "
+      UNION ALL
+     SELECT s.sensor_id, r.rule_id FROM sensor s
+       JOIN lineage a ON a.organization_id OPERATOR(pg_catalog.=) s.organization_id
+       JOIN iot.alert_rules r ON r.organization_id OPERATOR(pg_catalog.=) a.ancestor_id
+      WHERE r.is_active AND r.sensor_id IS NULL AND r.device_id IS NULL AND r.sensor_type IS NULL
+        AND r.device_type_id IS NULL AND r.group_id IS NULL
+      ORDER BY 2"));
 
 /// Pairs of (sensor, rule): which active rules cover which of `profiles`, by rule id.
 ///

@@ -23,7 +23,7 @@ pub const LARGEST_COUNTED: f64 = 1e150;
 statement!(
     /// Per sensor its newest accepted reading (a backward scan of the primary key), and from there the window by half
     /// hours: partitions before it are pruned as the scan starts.
-    WINDOWS: (UUIDARRAYOID, INT4OID)
+    WINDOWS: by_index (UUIDARRAYOID, INT4OID)
     "SELECT s.sensor_id, n.measurement_timestamp, n.measurement_value, n.received_at,
             w.bucket, w.readings, w.mean, w.deviations, w.minimum, w.maximum
        FROM pg_catalog.unnest($1) AS s (sensor_id)
@@ -88,7 +88,7 @@ pub fn windows(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<Ke
 statement!(
     /// In order of arrival for each sensor, as keys increase with it: a late reading is to be seen as one again. Partitions
     /// before are pruned as the scan starts.
-    SINCE: (UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4OID)
+    SINCE: by_index (UUIDARRAYOID, TIMESTAMPTZARRAYOID, INT4OID)
     "SELECT o.sensor_id, r.measurement_timestamp, r.measurement_value, r.received_at, r.is_anomaly, r.quality_flags
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS o (sensor_id, after)
       CROSS JOIN LATERAL (
@@ -136,7 +136,7 @@ pub fn visit_since(
 
 statement!(
     /// The newest ones of each sensor, in order of arrival.
-    TAILS: (UUIDARRAYOID, INT8OID, INT4OID)
+    TAILS: by_index (UUIDARRAYOID, INT8OID, INT4OID)
     "SELECT o.sensor_id, l.measurement_timestamp, l.measurement_value, l.received_at, l.is_anomaly, l.is_onset
        FROM pg_catalog.unnest($1) AS o (sensor_id)
       CROSS JOIN LATERAL (
@@ -174,7 +174,7 @@ pub fn visit_tails(
 statement!(
     /// The newest ones of each sensor, in order of arrival. Whoever wrote rows by hand may have made keys of his own, so the
     /// clock comes first.
-    LAST: (UUIDARRAYOID, INT8OID, INT4OID)
+    LAST: by_index (UUIDARRAYOID, INT8OID, INT4OID)
     "SELECT o.sensor_id, l.measurement_timestamp, l.measurement_value
        FROM pg_catalog.unnest($1) AS o (sensor_id)
       CROSS JOIN LATERAL (
@@ -206,7 +206,7 @@ pub fn visit_last(
 
 statement!(
     /// One index probe each.
-    FIND: (UUIDARRAYOID, TIMESTAMPTZARRAYOID)
+    FIND: by_index (UUIDARRAYOID, TIMESTAMPTZARRAYOID)
     "SELECT o.number, f.data_id
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS o (sensor_id, at, number)
       CROSS JOIN LATERAL (
@@ -234,7 +234,7 @@ pub fn find(session: &mut Session<'_>, wanted: &[(Uuid, Timestamp)]) -> IotResul
 
 statement!(
     /// Only those that nobody else has locked.
-    LOCK_IF_FREE: (UUIDARRAYOID, TIMESTAMPTZARRAYOID)
+    LOCK_IF_FREE: by_index (UUIDARRAYOID, TIMESTAMPTZARRAYOID)
     "SELECT pg_catalog.count(*)
        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS o (sensor_id, at)
       CROSS JOIN LATERAL (
@@ -423,7 +423,7 @@ pub fn replace(session: &mut Session<'_>, columns: Columns) -> IotResult<HashMap
 
 statement!(
     /// A backward scan of the primary key each.
-    LATEST: (UUIDARRAYOID, INT4OID)
+    LATEST: by_index (UUIDARRAYOID, INT4OID)
     "SELECT s.sensor_id, n.measurement_timestamp, n.measurement_value
        FROM pg_catalog.unnest($1) AS s (sensor_id)
       CROSS JOIN LATERAL (

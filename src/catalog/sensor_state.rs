@@ -30,7 +30,7 @@ pub struct Kept {
     pub state: SensorState,
 }
 
-statement!(LOAD: (UUIDARRAYOID)
+statement!(LOAD: by_index (UUIDARRAYOID)
     "SELECT s.sensor_id, s.is_checkpoint, s.state FROM iot.sensor_state s
       WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.state IS NOT NULL");
 
@@ -138,7 +138,7 @@ statement!(
 
 statement!(
     /// Rows that nobody else has locked.
-    LOCK_IF_FREE: (UUIDARRAYOID)
+    LOCK_IF_FREE: by_index (UUIDARRAYOID)
     "SELECT s.sensor_id FROM iot.sensor_state s
       WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1)
         FOR NO KEY UPDATE SKIP LOCKED");
@@ -295,7 +295,7 @@ pub fn store_states(session: &mut Session<'_>, written: Vec<Written>, seen: &mut
 
 statement!(
     /// In key order.
-    SPOIL: (UUIDARRAYOID)
+    SPOIL: by_index (UUIDARRAYOID)
     "WITH spoiled AS (
          SELECT s.sensor_id FROM iot.sensor_state s
           WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.is_checkpoint
@@ -384,7 +384,7 @@ pub fn lock(session: &mut Session<'_>, sensor_ids: Vec<Uuid>) -> IotResult<()> {
     Ok(())
 }
 
-statement!(LOAD_DETECTORS: (UUIDARRAYOID)
+statement!(LOAD_DETECTORS: by_index (UUIDARRAYOID)
     "SELECT s.sensor_id, s.detector_state FROM iot.sensor_state s
       WHERE s.sensor_id OPERATOR(pg_catalog.=) ANY ($1) AND s.detector_state IS NOT NULL");
 

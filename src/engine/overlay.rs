@@ -198,6 +198,17 @@ pub fn provide(sensor_id: Uuid, state: SensorState, sees_all: bool) {
     });
 }
 
+/// Lets go of a sensor that was entered for others only, of which this transaction changes nothing.
+pub fn leave(sensor_id: Uuid) {
+    TRANSACTION.with_borrow_mut(|transaction| {
+        if let Some(handle) = transaction.sensors.remove(sensor_id.as_bytes()).and_then(|local| local.handle)
+            && handle.has_entry()
+        {
+            sensors::release(&handle, false);
+        }
+    });
+}
+
 /// Runs `work` on the state of a sensor that was entered (and provided, if it was missing), and on that of its detector, if
 /// it has one.
 pub fn with_state<T>(sensor_id: Uuid, work: impl FnOnce(&mut Kept, Option<&mut Learned>) -> T) -> Option<T> {

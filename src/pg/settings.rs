@@ -35,6 +35,15 @@ impl Scoped {
         settings
     }
 
+    /// Those under which plans follow indexes. What costs more than a plan can is compiled before it runs, hence `jit`.
+    pub fn by_index() -> Self {
+        let settings = Self::new();
+        for name in [c"enable_seqscan", c"enable_bitmapscan", c"enable_sort", c"jit"] {
+            settings.set(name, c"off");
+        }
+        settings
+    }
+
     /// Sets one that any session may set.
     pub fn set(&self, name: &CStr, value: &CStr) {
         // SAFETY: both strings are NUL-terminated and copied.

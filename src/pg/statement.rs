@@ -11,6 +11,7 @@ use pgrx::spi::Spi;
 use pgrx::{FromDatum, IntoDatum, PgSqlErrorCode};
 
 use super::jsonb::Jsonb;
+use super::settings::Scoped;
 use super::transaction;
 use crate::error::{IotError, IotResult};
 
@@ -18,6 +19,7 @@ use crate::error::{IotError, IotResult};
 pub struct Statement {
     text: &'static str,
     arguments: &'static [pg_sys::Oid],
+    by_index: bool,
     /// Never freed: a plan lives as long as its backend.
     plan: Cell<pg_sys::SPIPlanPtr>,
 }
@@ -25,13 +27,27 @@ pub struct Statement {
 impl Statement {
     /// `text` with `$1 …` of the given types.
     pub const fn new(text: &'static str, arguments: &'static [pg_sys::Oid]) -> Self {
-        Self { text, arguments, plan: Cell::new(std::ptr::null_mut()) }
+        Self { text, arguments, by_index: false, plan: Cell::new(std::ptr::null_mut()) }
+    }
+
+    /// The same, planned to follow indexes whatever the tables hold now: a plan made while a partition is empty would read all
+    /// of it for each row asked for, and be kept until somebody analyzes the table.
+    pub const fn by_index(text: &'static str, arguments: &'static [pg_sys::Oid]) -> Self {
+        Self { by_index: true, ..Self::new(text, arguments) }
     }
 }
 
-/// Declares a kept statement: `statement!(NAME: (TYPEOID, …) "text")`.
+/// Declares a kept statement: `statement!(NAME: (TYPEOID, …) "text")`, or `NAME: by_index (TYPEOID, …)` for
+/// [`Statement::by_index`](crate::pg::statement::Statement::by_index).
 #[macro_export]
 macro_rules! statement {
+    ($(#[$documentation:meta])* $name:ident : by_index ($($argument:ident),* $(,)?) $text:expr) => {
+        ::std::thread_local! {
+            $(#[$documentation])*
+            static $name: $crate::pg::statement::Statement =
+                const { $crate::pg::statement::Statement::by_index($text, &[$(::pgrx::pg_sys::$argument),*]) };
+        }
+    };
     ($(#[$documentation:meta])* $name:ident : ($($argument:ident),* $(,)?) $text:expr) => {
         ::std::thread_local! {
             $(#[$documentation])*
@@ -76,6 +92,8 @@ impl<'connection> Session<'connection> {
                 .iter()
                 .map(|a| if a.datum().is_some() { b' ' } else { b'n' } as std::ffi::c_char)
                 .collect();
+            // PostgreSQL plans when a statement runs for the first time, and again when something has changed.
+            let _settings = statement.by_index.then(Scoped::by_index);
             // SAFETY: the plan was made for that many arguments; the arrays live during the call; SPI is connected.
             let status =
                 unsafe { pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), false, 0) };
