@@ -179,3 +179,23 @@ def test_no_state_is_given_up_for_one_that_comes_back(full_cluster):
     assert is_tracked(database, second)
     assert database.value("SELECT iot.load_state()") == 0
     assert is_tracked(database, second)
+
+
+def test_a_reading_that_is_late_only_to_those_who_see_more(silent_cluster):
+    """To whom row security shows none of a sensor's readings, every one of his is the newest. Checkpoints know better."""
+    database = prepare(silent_cluster)
+    sensor = add_sensor(database, "D-1")[1]
+    fill(database.connection, sensor, 60)
+    database.execute(FLUSH)
+    assert checkpoints(database) == 1
+    database.execute("CREATE ROLE tenant LOGIN")
+    database.execute("ALTER TABLE iot.sensor_data ENABLE ROW LEVEL SECURITY")
+    database.execute("CREATE POLICY few ON iot.sensor_data FOR SELECT USING (measurement_value > 30)")
+    database.execute("CREATE POLICY any_new ON iot.sensor_data FOR INSERT WITH CHECK (true)")
+    database.execute("GRANT USAGE ON SCHEMA iot TO tenant")
+    database.execute("GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA iot TO tenant")
+    with database.connect("tenant") as tenant:
+        process(tenant, sensor, 31, minute(30.5))
+    assert checkpoints(database) == 0
+    forget_memory(database, silent_cluster)
+    assert_scores_follow_the_rows(database, [sensor])

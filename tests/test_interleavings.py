@@ -160,6 +160,24 @@ def test_a_partition_that_comes_with_readings(database, sensor):
     assert_scores_follow_the_rows(database, [sensor])
 
 
+def test_a_state_that_was_lost_is_taken_over_from_whoever_builds_it(database, sensor):
+    """A transaction whose state went stale builds one for itself, and goes on with the common one once there is one."""
+    fill(database.connection, sensor, count=5)
+    with database.connect(autocommit=False) as transaction, database.connect() as other:
+        process(transaction, sensor, 23, minute(10))
+        other.execute(PLAIN_INSERT, {"sensor": sensor, "at": minute(11), "value": 24})
+        process(transaction, sensor, 25, minute(12))
+        # Nothing is written down meanwhile: whoever builds the state after this begins with what a flush has left.
+        assert transaction.execute("SELECT count(*) FROM iot.sensor_state WHERE state IS NOT NULL").fetchone() == (0,)
+        process(other, sensor, 26, minute(13))
+        process(transaction, sensor, 27, minute(14))
+        found, expected = probe(transaction, sensor, minute(15))
+        assert abs(found - expected) < 1e-9
+        process(other, sensor, 28, minute(16))
+        transaction.commit()
+    assert_scores_follow_the_rows(database, [sensor])
+
+
 def test_a_role_that_sees_few_readings_does_not_decide_for_all(database, sensor):
     """What it builds is made of what it may see."""
     role = f"half_blind_{database.name}"

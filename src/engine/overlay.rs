@@ -58,6 +58,8 @@ pub struct Kept {
     pub change: SensorChange,
     /// Only this session has it.
     private: bool,
+    /// It was made of what everybody will see once the transaction has committed.
+    common: bool,
 }
 
 #[derive(Default)]
@@ -155,7 +157,7 @@ fn touch(
         Touched::Valid(handle, state) if sees_all && !all_stale => {
             let claimed = handle.claimed_before;
             local.handle = Some(handle);
-            local.kept = Some(Kept { state, change: SensorChange::default(), private: false });
+            local.kept = Some(Kept { state, change: SensorChange::default(), private: false, common: true });
             Some(Timestamp(claimed))
         }
         Touched::Valid(handle, _) | Touched::Private(handle) | Touched::Build(handle) => {
@@ -181,9 +183,9 @@ pub fn provide(sensor_id: Uuid, state: SensorState, sees_all: bool) {
     TRANSACTION.with_borrow_mut(|transaction| {
         let Some(local) = transaction.sensors.get_mut(sensor_id.as_bytes()) else { return };
         // What we see is what everybody sees only with a snapshot of now, and without rows of our own among it.
-        let common = sees_all && !transaction::keeps_its_snapshot() && !local.stale && local.kept.is_none();
+        let common = sees_all && !transaction::keeps_its_snapshot() && !local.stale;
         let installed = match &mut local.handle {
-            Some(handle) if common => {
+            Some(handle) if common && local.kept.is_none() => {
                 local.detector.install(|detector| sensors::install(handle, &state, detector))
             }
             Some(handle) => {
@@ -193,8 +195,9 @@ pub fn provide(sensor_id: Uuid, state: SensorState, sees_all: bool) {
             None => false,
         };
         local.save();
-        local.kept =
-            Some(Kept { state: Box::new(state), change: SensorChange::default(), private: !installed });
+        // What was built anew has the transaction's own rows as well; for everybody else they remain a change.
+        let change = local.kept.take().filter(|_| common).map(|kept| kept.change).unwrap_or_default();
+        local.kept = Some(Kept { state: Box::new(state), change, private: !installed, common });
     });
 }
 
@@ -225,7 +228,11 @@ pub fn states_for_table<'a>(profiles: impl Iterator<Item = &'a Profile>) -> Vec<
             .filter_map(|profile| {
                 let local = transaction.sensors.get(profile.sensor_id.as_bytes())?;
                 let kept = local.kept.as_ref()?;
-                let state = (kept.private && !kept.change.is_empty()).then_some(*kept.state);
+                // An entry that another session is building is going to be built again, from what is written down now and
+                // the rows since.
+                let is_held =
+                    !kept.private || (kept.common && local.handle.as_ref().is_some_and(Handle::has_entry));
+                let state = (!is_held && !kept.change.is_empty()).then_some(*kept.state);
                 let has_none = state.is_some() && local.detector.keeping() == Keeping::Nowhere;
                 let detector = if has_none { Some(NO_DETECTOR) } else { local.detector.for_table() };
                 (state.is_some() || detector.is_some()).then_some(Written {
@@ -389,10 +396,14 @@ impl Local {
         sees_all: bool,
         detector: Option<&mut DetectorCopy>,
     ) -> (Option<Timestamp>, Arrival) {
-        let usable = sees_all && !self.stale && self.kept.as_ref().is_some_and(|kept| !kept.private);
+        let usable = sees_all && !self.stale && self.kept.as_ref().is_some_and(|kept| kept.common);
         let Some(handle) = self.handle.as_mut().filter(|_| usable) else {
             return (None, Arrival::Missing);
         };
+        if self.kept.as_ref().is_some_and(|kept| kept.private) {
+            // Whoever was building the entry may have done so by now, without the rows of this transaction.
+            handle.forget_version();
+        }
         let since = sensors::touch_again(handle, newest.0, detector);
         let claimed = Some(Timestamp(handle.claimed_before));
         match (since, &mut self.kept) {
@@ -400,6 +411,7 @@ impl Local {
             (sensors::Since::Changed(mut state), Some(kept)) => {
                 state.merge(&kept.change);
                 kept.state = state;
+                kept.private = false;
                 (claimed, Arrival::Changed)
             }
             (sensors::Since::Lost, _) | (sensors::Since::Changed(_), None) => (None, Arrival::Missing),

@@ -18,6 +18,9 @@ use crate::pg::shared::sensors::{self, SensorKey};
 use crate::pg::statement::with_session;
 use crate::pg::{security, transaction};
 
+/// States that are built by one query.
+const AT_ONCE: usize = 256;
+
 /// Brings up to `limit` states that were written down back into memory, those heard of last first, while there is room:
 /// none is given up for another. Returns how many.
 ///
@@ -38,9 +41,15 @@ pub fn recall(limit: usize) -> IotResult<i64> {
     let mut lent = Lent::new()?;
     let known = lent.profiles(absent.iter().map(Uuid::as_bytes))?;
     lent.give_back();
-    let wanted: Vec<Wanted> = known.into_iter().flatten().filter_map(want).collect();
-    build(&wanted, Vec::new(), true)?;
-    Ok(wanted.len() as i64)
+    let mut recalled = 0;
+    // A few at a time: who needs one that is being built elsewhere builds it for himself.
+    for some in known.chunks(AT_ONCE) {
+        let wanted: Vec<Wanted> = some.iter().flatten().cloned().filter_map(want).collect();
+        build(&wanted, Vec::new(), true)?;
+        wanted.iter().for_each(|wanted| overlay::leave(wanted.profile.sensor_id));
+        recalled += wanted.len() as i64;
+    }
+    Ok(recalled)
 }
 
 /// For how many more states there is room, as far as this transaction may bring any into memory.

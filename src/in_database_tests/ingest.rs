@@ -29,6 +29,35 @@ mod tests {
         );
     }
 
+    /// Such a plan would be kept while the table grows, and read all of it for every sensor.
+    #[pg_test]
+    fn plans_made_while_the_tables_are_empty_follow_indexes() {
+        let (device, sensor) = factory();
+        Spi::run("ANALYZE iot.sensor_data; ANALYZE iot.sensor_state").unwrap();
+        let scans = || {
+            one::<i64>(
+                "SELECT sum(seq_scan)::bigint FROM pg_stat_xact_user_tables
+                  WHERE schemaname = 'iot' AND (relname LIKE 'sensor_data%' OR relname = 'sensor_state')",
+            )
+        };
+        let before = scans();
+        Spi::run(&format!(
+            "INSERT INTO iot.sensors (device_id, sensor_name, sensor_type, unit_of_measure)
+             SELECT '{device}', 'probe ' || n, 'temperature', 'degC' FROM generate_series(1, 20) n"
+        ))
+        .unwrap();
+        // New sensors, then late readings.
+        for minutes in [1, 2] {
+            Spi::run(&format!(
+                "SELECT iot.process_sensor_data(sensor_id, 1, '{{}}', now() - interval '{minutes} minutes') FROM iot.sensors"
+            ))
+            .unwrap();
+        }
+        Spi::run(&format!("SELECT iot.process_sensor_data('{sensor}', 1)")).unwrap();
+        assert_eq!(scans() - before, 0);
+        assert_eq!(one::<i64>("SELECT count(*) FROM iot.sensor_data"), 43);
+    }
+
     #[pg_test]
     fn null_metadata_counts_as_empty() {
         let (_, sensor) = factory();

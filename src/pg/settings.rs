@@ -38,7 +38,7 @@ impl Scoped {
     /// Those under which plans follow indexes. What costs more than a plan can is compiled before it runs, hence `jit`.
     pub fn by_index() -> Self {
         let settings = Self::new();
-        for name in [c"enable_seqscan", c"enable_bitmapscan", c"enable_sort", c"jit"] {
+        for name in [c"enable_seqscan", c"enable_bitmapscan", c"jit"] {
             settings.set(name, c"off");
         }
         settings

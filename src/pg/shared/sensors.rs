@@ -329,6 +329,11 @@ impl Handle {
         }
     }
 
+    /// Takes the entry for changed when it is touched again, whatever has become of it.
+    pub fn forget_version(&mut self) {
+        self.incarnation = 0;
+    }
+
     /// Whether there was an entry to touch.
     pub fn has_entry(&self) -> bool {
         self.index != NO_ENTRY
