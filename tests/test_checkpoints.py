@@ -199,3 +199,18 @@ def test_a_reading_that_is_late_only_to_those_who_see_more(silent_cluster):
     assert checkpoints(database) == 0
     forget_memory(database, silent_cluster)
     assert_scores_follow_the_rows(database, [sensor])
+
+
+def test_states_come_back_in_a_transaction_that_changed_readings(silent_cluster):
+    """What it has changed is not forgotten over that."""
+    database = prepare(silent_cluster)
+    sensor = add_sensor(database, "D-1")[1]
+    fill(database.connection, sensor, 30)
+    database.execute(FLUSH)
+    forget_memory(database, silent_cluster)
+    with database.connect(autocommit=False) as transaction:
+        transaction.execute("DELETE FROM iot.sensor_data WHERE measurement_value = 22")
+        transaction.execute("SELECT iot.load_state()")
+        process(database.connection, sensor, 21, minute(40))
+        transaction.commit()
+    assert_scores_follow_the_rows(database, [sensor])

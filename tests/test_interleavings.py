@@ -203,6 +203,28 @@ def test_a_role_that_sees_few_readings_does_not_decide_for_all(database, sensor)
         database.execute(f"DROP ROLE {role}")
 
 
+def test_roles_that_see_more_and_less_in_one_transaction(database, sensor):
+    """All that the transaction stores reaches the others, whoever it was at the time."""
+    role = f"sees_less_{database.name}"
+    fill(database.connection, sensor, count=30)
+    database.execute(f"CREATE ROLE {role}")
+    try:
+        database.execute("ALTER TABLE iot.sensor_data ENABLE ROW LEVEL SECURITY")
+        database.execute("CREATE POLICY few ON iot.sensor_data FOR SELECT USING (measurement_value > 30)")
+        database.execute("CREATE POLICY any_new ON iot.sensor_data FOR INSERT WITH CHECK (true)")
+        database.execute(f"GRANT USAGE ON SCHEMA iot TO {role}")
+        database.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA iot TO {role}")
+        with database.connect(autocommit=False) as transaction:
+            for number, who in enumerate(("postgres", role, "postgres", "postgres")):
+                transaction.execute(f"SET ROLE {who}")
+                process(transaction, sensor, 35 + number, minute(40 + number))
+            transaction.commit()
+        assert_scores_follow_the_rows(database, [sensor])
+    finally:
+        database.execute(f"DROP OWNED BY {role}")
+        database.execute(f"DROP ROLE {role}")
+
+
 def test_a_trigger_of_the_user_that_changes_values(database, sensor):
     database.execute("CREATE FUNCTION public.halve() RETURNS trigger LANGUAGE plpgsql AS"
                      " 'BEGIN NEW.measurement_value := NEW.measurement_value / 2 - 3; RETURN NEW; END'")

@@ -153,6 +153,33 @@ def test_deleting_a_job_and_starting_it_do_not_wait_for_each_other(database):
                 start.result()
 
 
+def while_waiting(database, first, then):
+    """The session of `first` has done so and not committed when another one comes to `then`; returns what becomes of that."""
+    with database.connect(autocommit=False) as earlier, database.connect() as later, ThreadPoolExecutor(1) as pool:
+        earlier.execute(first)
+        result = pool.submit(later.execute, then)
+        blocked = (later.info.backend_pid, [earlier.info.backend_pid])
+        wait_until(lambda: database.value("SELECT pg_blocking_pids(%s) = %s::int[]", blocked))
+        earlier.commit()
+        return result.exception()
+
+
+@pytest.mark.parametrize("change", ["pause_job('job')", "resume_job('job')", "delete_job('job')", "alter_job({job}, timeout => '9 s')"])
+def test_a_deleted_job_stays_deleted(database, change):
+    job = add_job(database)
+    failure = while_waiting(database, "SELECT iot.delete_job('job')", f"SELECT iot.{change.format(job=job)}")
+    assert isinstance(failure, psycopg.errors.UndefinedObject)
+    assert database.value("SELECT count(*) FROM iot.jobs") == 0
+
+
+def test_changes_of_a_job_at_the_same_time_are_all_kept(database):
+    job = add_job(database)
+    assert while_waiting(database, "SELECT iot.pause_job('job', 'not now')", f"SELECT iot.alter_job({job}, schedule => '2 hours')") is None
+    assert while_waiting(database, f"SELECT iot.alter_job({job}, jitter => '3 s')", f"SELECT iot.alter_job({job}, timeout => '9 s')") is None
+    assert state(database, job, "is_paused, pause_reason, schedule, jitter::text, timeout::text") == (
+        True, "not now", "02:00:00", "00:00:03", "00:00:09")
+
+
 @pytest.mark.parametrize("how", ["plain", "custom"])
 def test_dump_and_restore_keep_the_jobs(database, cluster, how, roles):
     database.execute("CREATE TABLE alice.\"Log file\" (at timestamptz PRIMARY KEY)")

@@ -120,6 +120,7 @@ macro_rules! select_job {
 
 statement!(LOAD: (INT8OID) select_job!("WHERE j.job_id OPERATOR(pg_catalog.=) $1"));
 statement!(LOAD_KEPT: (INT8OID) select_job!("WHERE j.job_id OPERATOR(pg_catalog.=) $1 FOR KEY SHARE OF j"));
+statement!(LOAD_TO_CHANGE: (INT8OID) select_job!("WHERE j.job_id OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE OF j"));
 statement!(LOAD_NAMED: (TEXTOID) select_job!("WHERE j.job_name OPERATOR(pg_catalog.=) $1"));
 statement!(LOAD_OF_TARGET: (REGCLASSOID, TEXTOID) select_job!(
     "WHERE j.target OPERATOR(pg_catalog.=) $1 AND j.job_kind OPERATOR(pg_catalog.=) $2 ORDER BY j.job_id"));
@@ -143,6 +144,15 @@ pub fn load(session: &mut Session<'_>, job_id: i64) -> IotResult<Option<Job>> {
 pub fn load_kept(session: &mut Session<'_>, job_id: i64) -> IotResult<Option<Job>> {
     let _owner = as_catalogue_owner()?;
     session.execute(&LOAD_KEPT, &[job_id.into()])?.first().map(|row| from_row(&row)).transpose()
+}
+
+/// The job of that number as others have left it, to be changed: they wait for the end of the transaction.
+///
+/// # Errors
+/// Only what PostgreSQL raises.
+pub fn load_to_change(session: &mut Session<'_>, job_id: i64) -> IotResult<Option<Job>> {
+    let _owner = as_catalogue_owner()?;
+    session.execute(&LOAD_TO_CHANGE, &[job_id.into()])?.first().map(|row| from_row(&row)).transpose()
 }
 
 /// The job of that name.

@@ -350,7 +350,7 @@ impl Batch<'_> {
         // detectors, as the batch may have to write one of these, too.
         self.has_locked = is_any_in_table;
         let locked = if is_any_in_table { with_detector } else { Vec::new() };
-        let states = recall::build_ahead(wanted, locked, sees_all)?;
+        let states = recall::build(&wanted, locked, sees_all)?;
         for group in self.groups.iter_mut().filter(|group| group.missing) {
             let state = group.profile.as_ref().and_then(|profile| states.get(profile.sensor_id.as_bytes()));
             let newest = state.and_then(|state| state.window.high_water());

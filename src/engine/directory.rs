@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
-use std::time::Duration;
 
 use pgrx::datum::Interval;
 use pgrx::{Uuid, pg_sys};
@@ -104,10 +103,6 @@ pub struct Directory {
     intake: Option<Intake>,
     /// Sensors to load beside the next one that is missing.
     ahead: usize,
-    /// Those that were, and whose states were not thought of yet.
-    loaded_ahead: Vec<[u8; 16]>,
-    /// States to build beside the next one that is missing.
-    states_ahead: StatesAhead,
     generation: u64,
     tables: Vec<pg_sys::Oid>,
 }
@@ -179,21 +174,6 @@ impl Lent {
         Ok(sensors.map(|id| self.directory.profiles.get(id).cloned().flatten()).collect())
     }
 
-    /// How many states to build beside `missing` ones, and profiles of sensors that were loaded ahead, to choose from.
-    pub fn states_ahead(&mut self, missing: usize) -> (usize, impl Iterator<Item = Rc<Profile>>) {
-        let Directory { profiles, loaded_ahead, states_ahead, .. } = &mut self.directory;
-        let most = if self.shared { states_ahead.number.saturating_sub(missing) } else { 0 };
-        (
-            most,
-            std::iter::from_fn(|| loaded_ahead.pop()).filter_map(|id| profiles.get(&id).cloned().flatten()),
-        )
-    }
-
-    /// Tells how long it took to build states.
-    pub fn has_built_states(&mut self, elapsed: Duration) {
-        self.directory.states_ahead.adapt(elapsed);
-    }
-
     /// The processing rules of the devices that carry `sensors`, for those that have any.
     ///
     /// # Errors
@@ -245,23 +225,6 @@ impl Lent {
     }
 }
 
-/// As with profiles: a backend that meets sensors without state one by one will meet more. But a state may take long to build,
-/// and a call should not wait for those of others.
-#[derive(Clone, Copy, Default)]
-struct StatesAhead {
-    number: usize,
-}
-
-impl StatesAhead {
-    const MOST: usize = 256;
-    const LONGEST: Duration = Duration::from_millis(20);
-
-    fn adapt(&mut self, elapsed: Duration) {
-        self.number =
-            if elapsed > Self::LONGEST { self.number / 2 } else { (self.number * 2).clamp(1, Self::MOST) };
-    }
-}
-
 impl Directory {
     /// A backend that asks for sensors one by one will ask for more: each time twice as many of them are loaded with the
     /// one that is missing, as loading many at once costs little more than loading one.
@@ -278,7 +241,6 @@ impl Directory {
             let known = |id: &Uuid| self.profiles.contains_key(id.as_bytes()) || missing.contains(id);
             let following: Vec<Uuid> =
                 sensor::following(session, last, more)?.into_iter().filter(|id| !known(id)).collect();
-            self.loaded_ahead.extend(following.iter().map(|id| *id.as_bytes()));
             missing.extend(following);
         }
         Ok(())

@@ -199,20 +199,10 @@ pub fn provide(sensor_id: Uuid, state: SensorState, sees_all: bool) {
             None => false,
         };
         local.save();
-        // What was built anew has the transaction's own rows as well; for everybody else they remain a change.
-        let change = local.kept.take().filter(|_| common).map(|kept| kept.change).unwrap_or_default();
+        // What was built anew has the transaction's own rows as well, as far as they may be seen; for everybody else all of
+        // them remain a change.
+        let change = local.kept.take().map(|kept| kept.change).unwrap_or_default();
         local.kept = Some(Kept { state: Box::new(state), change, private: !installed, common });
-    });
-}
-
-/// Lets go of a sensor that was entered for others only, of which this transaction changes nothing.
-pub fn leave(sensor_id: Uuid) {
-    TRANSACTION.with_borrow_mut(|transaction| {
-        if let Some(handle) = transaction.sensors.remove(sensor_id.as_bytes()).and_then(|local| local.handle)
-            && handle.has_entry()
-        {
-            sensors::release(&handle, false);
-        }
     });
 }
 

@@ -47,15 +47,22 @@ fn require_owner(job: Job) -> IotResult<Job> {
     if security::current_user_has_privileges_of(job.owner) { Ok(job) } else { Err(must_be_owner(&job)) }
 }
 
+/// The caller's job, which nobody else changes any more: whoever is doing so is waited for.
+fn to_change(session: &mut Session<'_>, found: Job) -> IotResult<Job> {
+    let found = require_owner(found)?;
+    let job = job::load_to_change(session, found.job_id)?;
+    require_owner(job.ok_or_else(|| unknown(&format!("job \"{}\"", found.name)))?)
+}
+
 /// The caller's job, or nothing but a NOTICE where it `may_be_missing`.
-fn own(found: IotResult<Job>, may_be_missing: bool) -> IotResult<Option<Job>> {
-    match found {
+fn own(session: &mut Session<'_>, found: IotResult<Job>, may_be_missing: bool) -> IotResult<Option<Job>> {
+    match found.and_then(|job| to_change(session, job)) {
         Err(error) if may_be_missing && error.sqlstate() == "42704" => {
             let message = format!("{}, skipping", error.message());
             ereport!(PgLogLevel::NOTICE, PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message);
             Ok(None)
         }
-        found => require_owner(found?).map(Some),
+        found => found.map(Some),
     }
 }
 
@@ -79,7 +86,8 @@ fn alter_job(
     if_exists: Option<bool>,
 ) {
     with_session(|session| {
-        let Some(mut job) = own(numbered(session, job_id), if_exists.unwrap_or(false))? else {
+        let found = numbered(session, job_id);
+        let Some(mut job) = own(session, found, if_exists.unwrap_or(false))? else {
             return Ok(());
         };
         if let Some(schedule) = schedule {
@@ -149,7 +157,7 @@ fn set_pause(
     pause: bool,
     reason: Option<&str>,
 ) -> IotResult<()> {
-    let job = require_owner(found?)?;
+    let job = to_change(session, found?)?;
     let changed = Job { is_paused: pause, pause_reason: reason.map(str::to_owned), ..job.clone() };
     if !pause {
         check(session, &changed)?;
@@ -180,7 +188,7 @@ fn resume_job_named(job_name: Option<&str>) {
 
 /// Deletes the caller's job; whether there was one.
 fn delete(session: &mut Session<'_>, found: IotResult<Job>, if_exists: Option<bool>) -> IotResult<bool> {
-    let Some(job) = own(found, if_exists.unwrap_or(false))? else { return Ok(false) };
+    let Some(job) = own(session, found, if_exists.unwrap_or(false))? else { return Ok(false) };
     job::delete(session, job.job_id)?;
     Ok(true)
 }
@@ -216,7 +224,7 @@ pub fn delete_policies(
     if jobs.is_empty() {
         let missing =
             IotError::unknown_object(format!("{what} does not exist")).hint("The view iot.jobs lists them.");
-        own(Err(missing), may_be_missing)?;
+        own(session, Err(missing), may_be_missing)?;
         return Ok(());
     }
     for job in jobs {
