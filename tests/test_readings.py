@@ -107,7 +107,8 @@ def test_raw_copy_isolates_malformed_rows(database):
 
 
 def test_memory_stays_flat(database):
-    """100,000 readings, most of them rejected, because that is quick: both ways go through the same buffer."""
+    """180,000 readings, most of them rejected, because that is quick: both ways go through the same buffer. What the C library
+    keeps for itself once the buffer has been full does not count."""
     _, sensor = add_sensor(database)
 
     def lines(start, count):
@@ -124,11 +125,12 @@ def test_memory_stays_flat(database):
 
         columns = COLUMNS[:-1] + ", measurement_metadata)"
         copy(connection, "iot.raw_readings", lines(0, 20_000), columns)
-        before = resident()
         copy(connection, "iot.raw_readings", lines(20_000, 80_000), columns)
+        before = resident()
+        copy(connection, "iot.raw_readings", lines(100_000, 80_000), columns)
         assert resident() - before < 10_000, f"{before} kB became {resident()} kB"
-    assert stored(database) == 5_000
-    assert database.value("SELECT count(*) FROM iot.rejected_readings") == 95_000
+    assert stored(database) == 9_000
+    assert database.value("SELECT count(*) FROM iot.rejected_readings") == 171_000
 
 
 def test_failed_statements_give_their_memory_back(database):
