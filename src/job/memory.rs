@@ -19,7 +19,7 @@ pub fn check(job: &Job) -> IotResult<()> {
     let tried = Scoped::new();
     for (name, value) in wanted(job) {
         let Value::String(value) = value else {
-            return Err(IotError::invalid_argument(format!("parameter \"{}\" is {value}", name))
+            return Err(IotError::invalid_argument(format!("parameter \"{name}\" is {value}"))
                 .hint("Give a JSON string such as \"64MB\"."));
         };
         // Raises what it thinks of the value.
@@ -41,7 +41,7 @@ pub fn set(job: &Job, settings: impl Fn(&CStr, &CStr)) {
 pub fn statements(job: &Job) -> Option<Part> {
     let set = |(name, value): (&str, &Value)| {
         let value = quote_literal(value.as_str().unwrap_or_default());
-        format!("SET {} = {value}", name)
+        format!("SET {name} = {value}")
     };
     let statements: Vec<_> = wanted(job).map(set).collect();
     (!statements.is_empty()).then(|| Part { about: String::new(), statements })
